@@ -1,0 +1,311 @@
+package broker
+
+import (
+	"errors"
+	"time"
+
+	"github.com/poemq/poemq/addfd"
+	"github.com/poemq/poemq/notify"
+	"golang.org/x/sys/unix"
+)
+
+// accept answers accept(2) and accept4(2).
+func (s *Session) accept(r Request, sock *Socket, c *copyFd) {
+	flags := 0
+	if r.Call() == notify.Accept4 {
+		flags = r.Int(3)
+	}
+	rest, _, _ := notify.SocketFlags(flags)
+	if rest != 0 {
+		s.fail(r, unix.EINVAL)
+		return
+	}
+	sock.mu.Lock()
+	l := sock.listen
+	sock.mu.Unlock()
+	if l == nil {
+		s.fail(r, unix.EINVAL)
+		return
+	}
+	if s.acceptNow(r, l, c.fd, flags) {
+		return
+	}
+	if addfd.Nonblocking(c.fd) {
+		s.fail(r, unix.EAGAIN)
+		return
+	}
+	s.acceptLater(r, l, c, flags)
+}
+
+// acceptNow answers r with a connection that waits, or with an error; false
+// when there is neither.
+func (s *Session) acceptNow(r Request, l *listenState, fd, flags int) bool {
+	t, err := l.take(fd)
+	if err == unix.EAGAIN {
+		return false
+	}
+	if err != nil {
+		s.fail(r, asErrno(err, unix.EINVAL))
+		return true
+	}
+	if r.Ptr(1) != 0 {
+		if errno := writeSockaddr(r, r.Ptr(1), r.Ptr(2), t.remote, l.sock.domain); errno != 0 {
+			unix.Close(t.fd) // the kernel drops the connection too
+			s.fail(r, errno)
+			return true
+		}
+	}
+	s.give(r, l, t, flags)
+	return true
+}
+
+// give makes t the program's.
+func (s *Session) give(r Request, l *listenState, t taken, flags int) {
+	_, nonblock, cloexec := notify.SocketFlags(flags)
+	if err := unix.SetNonblock(t.fd, nonblock); err != nil {
+		s.log.Error("accept", "error", err)
+	}
+	sock, err := s.acceptedSocket(l.sock, t)
+	if err != nil {
+		s.log.Error("accept", "error", err)
+		unix.Close(t.fd)
+		s.fail(r, unix.ENOBUFS)
+		return
+	}
+	s.b.add(sock)
+	at, err := r.Install(t.fd, cloexec)
+	if err != nil {
+		s.b.remove(sock)
+		l.giveBack(t)
+		s.installFailed(r, err)
+		return
+	}
+	sock.seenAt(r.TID(), at)
+	t.relay.accepted(sock)
+	unix.Close(t.fd)
+}
+
+// acceptedSocket is the Socket of a connection that arrived at from.
+func (s *Session) acceptedSocket(from *Socket, t taken) (*Socket, error) {
+	cookie, err := addfd.Cookie(t.fd)
+	if err != nil {
+		return nil, err
+	}
+	from.mu.Lock()
+	defer from.mu.Unlock()
+	sock := &Socket{
+		b: s.b, sess: s, cookie: cookie, domain: from.domain, proto: from.proto, created: time.Now(),
+		ns: from.ns, state: connected, told: true, local: t.local, remote: t.remote,
+		opts: inherited(from.opts), relay: t.relay,
+	}
+	for _, o := range sock.opts {
+		if o.onPair() {
+			rawSetsockopt(t.fd, o.level, o.name, o.value)
+		}
+	}
+	return sock, nil
+}
+
+// take gets the first connection out of the kernel's queue. fd is a copy of
+// the program's listening descriptor. EAGAIN: none. EINVAL: it was shut down.
+func (l *listenState) take(fd int) (taken, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for {
+		if l.owed > 0 && len(l.back) > 0 {
+			l.owed--
+			return l.first(), nil
+		}
+		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		if n, err := unix.Poll(p, 0); err != nil || n == 0 {
+			return taken{}, unix.EAGAIN
+		}
+		// Readable, and only we accept: this does not block.
+		c, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC)
+		if err != nil {
+			return taken{}, err
+		}
+		l.hasRoom()
+		a := l.match(c)
+		switch {
+		case a == nil:
+			unix.Close(c)
+			continue
+		case a.relay == nil: // a stand-in
+			unix.Close(c)
+		default:
+			l.back = append(l.back, taken{a, c})
+		}
+		if len(l.back) > 0 {
+			return l.first(), nil
+		}
+	}
+}
+
+func (l *listenState) first() taken {
+	t := l.back[0]
+	l.back = l.back[1:]
+	return t
+}
+
+func (l *listenState) hasRoom() {
+	select {
+	case l.room <- struct{}{}:
+	default:
+	}
+}
+
+// match finds which arrival c, fresh from the kernel's queue, is. That is the
+// first one, unless somebody who shares the listening socket accepted without
+// us. A byte sent on c tells.
+func (l *listenState) match(c int) *arrival {
+	if len(l.queue) == 0 {
+		return nil
+	}
+	tripped := addfd.Trip(c) == nil
+	for i, a := range l.queue {
+		if a.relay == nil && tripped || a.relay != nil && tripped != a.relay.countMarker() {
+			continue
+		}
+		l.queue = l.queue[i+1:]
+		return a
+	}
+	l.queue = l.queue[1:]
+	return nil
+}
+
+// countMarker reports that a byte of ours came that was not known, and knows
+// it from now on.
+func (r *relay) countMarker() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.done {
+		return false
+	}
+	n, err := unix.IoctlGetInt(r.fd, unix.SIOCINQ)
+	if err != nil || n <= r.armed {
+		return false
+	}
+	r.armed = n
+	return true
+}
+
+// giveBack puts a connection that the program did not get at the head of the
+// line, with a stand-in in the kernel's queue so that it shows.
+func (l *listenState) giveBack(t taken) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		unix.Close(t.fd)
+		return
+	}
+	l.back = append([]taken{t}, l.back...)
+	end, err := l.anchor.Connect()
+	if err != nil {
+		l.owed++ // the queue is full, so it shows anyway
+		return
+	}
+	unix.Close(end)
+	l.queue = append(l.queue, &arrival{})
+	w := l.nextWaiter()
+	if w != nil {
+		go l.serveWaiter(w) // not under the lock
+	}
+}
+
+// acceptLater leaves r waiting.
+func (s *Session) acceptLater(r Request, l *listenState, c *copyFd, flags int) {
+	w := &waiter{req: r}
+	w.dropped = func() { l.removeWaiter(w) }
+	w.look = func(r Request) bool {
+		fd := l.waitersCopy()
+		if fd < 0 || !s.acceptNow(r, l, fd, flags) {
+			return false
+		}
+		l.removeWaiter(w)
+		return true
+	}
+	w.start(timeoutOf(c.fd, unix.SO_RCVTIMEO), func(r Request) {
+		l.removeWaiter(w)
+		s.fail(r, unix.EAGAIN)
+	})
+	l.mu.Lock()
+	l.waiters = append(l.waiters, w)
+	if l.copy < 0 {
+		l.copy = c.keep()
+	}
+	again := len(l.queue) > 0 || l.owed > 0 // it came in between
+	l.mu.Unlock()
+	s.park(w)
+	if again {
+		l.mu.Lock()
+		next := l.nextWaiter()
+		l.mu.Unlock()
+		l.serveWaiter(next)
+	}
+}
+
+func (l *listenState) waitersCopy() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.copy
+}
+
+// nextWaiter is the one that waits longest; l.mu is held.
+func (l *listenState) nextWaiter() *waiter {
+	for len(l.waiters) > 0 {
+		w := l.waiters[0]
+		if !w.answered.Load() {
+			return w
+		}
+		l.waiters = l.waiters[1:]
+	}
+	return nil
+}
+
+// serveWaiter has w look for a connection on its thread.
+func (l *listenState) serveWaiter(w *waiter) {
+	if w == nil {
+		return
+	}
+	w.req.Post(func() {
+		if w.answered.Load() {
+			return
+		}
+		w.alive()
+		l.mu.Lock()
+		more := len(l.queue) > 0 || l.owed > 0
+		next := l.nextWaiter()
+		l.mu.Unlock()
+		if more && next != nil && next != w {
+			l.serveWaiter(next)
+		}
+	})
+}
+
+func (l *listenState) removeWaiter(w *waiter) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, o := range l.waiters {
+		if o == w {
+			l.waiters = append(l.waiters[:i:i], l.waiters[i+1:]...)
+			break
+		}
+	}
+	if len(l.waiters) == 0 && l.copy >= 0 {
+		unix.Close(l.copy)
+		l.copy = -1
+	}
+}
+
+// dropStale lets go of the program's descriptor when nobody waits any more.
+func (l *listenState) dropStale() {
+	l.mu.Lock()
+	waiters := append([]*waiter{}, l.waiters...)
+	l.mu.Unlock()
+	for _, w := range waiters {
+		if !w.req.Valid() {
+			w.drop()
+		}
+	}
+}

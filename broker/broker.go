@@ -1,0 +1,190 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/poemq/poemq/addfd"
+	"github.com/poemq/poemq/quic"
+	"golang.org/x/sys/unix"
+)
+
+// Config is what a Broker is made of.
+type Config struct {
+	Host *quic.Host // the broker's to use, the caller's to close
+	Log  *slog.Logger
+	// RuntimeDirs are tried in order for the directory of socket names.
+	RuntimeDirs []string
+}
+
+// Broker serves sessions.
+type Broker struct {
+	host    *quic.Host
+	log     *slog.Logger
+	dir     *addfd.Dir
+	dock    *addfd.Dock
+	anchors *addfd.Anchors
+	started time.Time
+
+	ctx  context.Context // ends with Close
+	stop context.CancelFunc
+	wg   sync.WaitGroup // the broker's own goroutines and relays
+
+	ports     portTable
+	points    pointTable
+	oracle    oracle
+	tripwires tripwires
+	young     young
+
+	relays      atomic.Int64
+	nextSession atomic.Uint64
+
+	mu       sync.Mutex // guards sockets and sessions
+	sockets  map[uint64]*Socket
+	sessions map[uint64]*Session
+}
+
+// New makes a broker. Close it.
+func New(c Config) (*Broker, error) {
+	raiseNofile(c.Log)
+	dir, err := addfd.OpenDir(c.RuntimeDirs...)
+	if err != nil {
+		return nil, err
+	}
+	dock, err := addfd.NewDock(dir)
+	if err != nil {
+		dir.Close()
+		return nil, err
+	}
+	b := &Broker{
+		host: c.Host, log: c.Log, dir: dir, dock: dock, anchors: addfd.NewAnchors(dir, c.Log), started: time.Now(),
+		sockets: make(map[uint64]*Socket), sessions: make(map[uint64]*Session),
+	}
+	b.ctx, b.stop = context.WithCancel(context.Background())
+	b.tripwires.kick = make(chan struct{}, 1)
+	b.wg.Go(func() { b.tripwires.run(b.ctx) })
+	b.wg.Go(func() { b.young.run(b) })
+	return b, nil
+}
+
+// Close ends every session, connection and listening port. Programs that still
+// run get resets, and ENOSYS from what is trapped.
+func (b *Broker) Close() error {
+	b.stop()
+	b.mu.Lock()
+	for _, s := range b.sessions {
+		s.listener.Stop()
+	}
+	sockets := make([]*Socket, 0, len(b.sockets))
+	for _, s := range b.sockets {
+		sockets = append(sockets, s)
+	}
+	b.mu.Unlock()
+	for _, s := range sockets {
+		s.abandon()
+	}
+	b.wg.Wait()
+	b.oracle.close()
+	b.anchors.Close()
+	return errors.Join(b.dock.Close(), b.dir.Close())
+}
+
+// Idle reports that no session is served and no bytes are under way.
+func (b *Broker) Idle() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.sessions) == 0 && b.relays.Load() == 0
+}
+
+// Status is a look at a running broker.
+type Status struct {
+	PID        int     `json:"pid"`
+	Uptime     float64 `json:"uptime_seconds"`
+	Sessions   int     `json:"sessions"`
+	Sockets    int     `json:"sockets"`
+	Relays     int64   `json:"relays"`
+	Goroutines int     `json:"goroutines"`
+	Fds        int     `json:"fds"`
+	HeapBytes  uint64  `json:"heap_bytes"`
+}
+
+// Status counts what there is now.
+func (b *Broker) Status() Status {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	fds, _ := os.ReadDir("/proc/self/fd")
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return Status{
+		PID: os.Getpid(), Uptime: time.Since(b.started).Seconds(),
+		Sessions: len(b.sessions), Sockets: len(b.sockets), Relays: b.relays.Load(),
+		Goroutines: runtime.NumGoroutine(), Fds: len(fds), HeapBytes: m.HeapAlloc,
+	}
+}
+
+// raiseNofile lets the broker hold as many descriptors as it may: two for each
+// connection.
+func raiseNofile(log *slog.Logger) {
+	var lim unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
+		return
+	}
+	want := unix.Rlimit{Cur: max(lim.Max, 1<<20), Max: max(lim.Max, 1<<20)}
+	if unix.Setrlimit(unix.RLIMIT_NOFILE, &want) == nil {
+		return
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: lim.Max, Max: lim.Max}); err != nil {
+		log.Warn("the limit of open files stays", "limit", lim.Cur, "error", err)
+	}
+}
+
+// find looks a program's descriptor up. Without a Socket (it is a file of
+// another kind) both results are zero: the kernel knows what to say. The
+// caller closes fd.
+func (b *Broker) find(r Request, n int) (s *Socket, fd int) {
+	fd, err := r.File(n)
+	if err != nil {
+		if !errors.Is(err, unix.EBADF) && !errors.Is(err, unix.ESRCH) {
+			b.log.Warn("a program's descriptor cannot be looked at; the call goes to the kernel",
+				"call", r.Call(), "tid", r.TID(), "fd", n, "error", err,
+				"hint", "the broker needs ptrace access: root, CAP_SYS_PTRACE, or the same user and a dumpable program")
+		}
+		return nil, -1
+	}
+	cookie, err := addfd.Cookie(fd)
+	if err == nil {
+		b.mu.Lock()
+		s = b.sockets[cookie]
+		b.mu.Unlock()
+	}
+	if s == nil {
+		unix.Close(fd)
+		return nil, -1
+	}
+	s.seenAt(r.TID(), n)
+	return s, fd
+}
+
+func (b *Broker) add(s *Socket) {
+	b.mu.Lock()
+	b.sockets[s.cookie] = s
+	b.mu.Unlock()
+}
+
+func (b *Broker) remove(s *Socket) {
+	b.mu.Lock()
+	delete(b.sockets, s.cookie)
+	b.mu.Unlock()
+}
+
+// opError names the operation and the socket in an error of the log.
+func opError(op string, s *Socket, err error) error {
+	return fmt.Errorf("%s (socket %d): %w", op, s.cookie, err)
+}

@@ -1,0 +1,435 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"time"
+
+	"github.com/poemq/poemq/addfd"
+	"github.com/poemq/poemq/quic"
+	"github.com/poemq/poemq/quic/netns"
+	"golang.org/x/sys/unix"
+)
+
+// dialState is a connection attempt. Its fields up to policy do not change.
+type dialState struct {
+	sock   *Socket
+	ns     *netns.NS
+	uid    uint32
+	local  netip.AddrPort // as told to the program
+	bindTo netip.Addr     // the address the program bound, if any
+	remote netip.AddrPort
+	port   *ephemeral
+	policy Policy
+
+	cancel context.CancelFunc
+
+	// What follows is guarded by sock.mu.
+
+	// copy of the program's descriptor, held while a blocking call waits, as
+	// the kernel holds the file; -1 otherwise.
+	copy    int
+	waiters []*waiter
+	// relay holds the broker's end once the program's socket is attached and
+	// filled; nil before.
+	relay   *relay
+	fillers int
+	sndbuf  int
+}
+
+func (d *dialState) docked() bool { return d.relay != nil }
+
+// connect answers connect(2).
+func (s *Session) connect(r Request, sock *Socket, c *copyFd) {
+	sa, errno := readSockaddr(r, r.Ptr(1), r.Int(2))
+	if errno != 0 {
+		s.fail(r, errno)
+		return
+	}
+	if !r.Valid() {
+		return
+	}
+	remote, unspec, errno := decodeSockaddr(sa, sock.domain)
+	blocking := !addfd.Nonblocking(c.fd)
+
+	sock.mu.Lock()
+	state, told, soErr := sock.state, sock.told, sock.soError
+	switch state {
+	case connected:
+		sock.told = true
+	case failed:
+		sock.soError = 0
+	}
+	sock.mu.Unlock()
+
+	switch {
+	case unspec && (state == fresh || state == bound):
+		s.done(r)
+	case state == connected && !told:
+		s.done(r)
+	case state == connected || state == listening:
+		s.fail(r, unix.EISCONN)
+	case state == connecting && blocking:
+		s.join(r, sock, c)
+	case state == connecting:
+		s.fail(r, unix.EALREADY)
+	case state == failed && soErr != 0:
+		clearError(c.fd)
+		s.fail(r, soErr)
+	case state == failed:
+		s.fail(r, unix.ECONNABORTED)
+	case errno != 0:
+		s.fail(r, errno)
+	default:
+		s.dial(r, sock, c, remote, blocking)
+	}
+}
+
+// clearError takes the pending error off the program's socket, which the
+// program has been told otherwise.
+func clearError(fd int) { unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR) }
+
+// dial begins a connection attempt and answers, or leaves a waiter.
+func (s *Session) dial(r Request, sock *Socket, c *copyFd, remote netip.AddrPort, blocking bool) {
+	d, errno := s.newDial(r, sock, remote)
+	if errno != 0 {
+		s.fail(r, errno)
+		return
+	}
+	s.b.young.remove(sock)
+	ctx, cancel := context.WithCancel(s.b.ctx)
+	d.cancel = cancel
+
+	sock.mu.Lock()
+	before := sock.state
+	if before != fresh && before != bound { // another thread was quicker
+		sock.mu.Unlock()
+		cancel()
+		d.port.release()
+		s.fail(r, unix.EALREADY)
+		return
+	}
+	sock.become(connecting)
+	sock.dial, sock.port = d, d.port
+	sock.local, sock.remote, sock.told = d.local, d.remote, false
+	if !blocking {
+		errno = d.dock(c.fd)
+	}
+	sock.mu.Unlock()
+	if errno != 0 {
+		s.b.wg.Go(func() { d.finish(nil, errno) })
+		s.fail(r, errno)
+		return
+	}
+	if blocking {
+		s.join(r, sock, c)
+	} else {
+		s.fail(r, unix.EINPROGRESS)
+	}
+	s.b.wg.Go(func() {
+		t, err := s.b.connectTo(ctx, d)
+		d.finish(t, err)
+	})
+}
+
+// newDial names both sides of the connection and checks the way there, with
+// the errno that the kernel has for it.
+func (s *Session) newDial(r Request, sock *Socket, remote netip.AddrPort) (*dialState, unix.Errno) {
+	ns, err := sock.netNS(r)
+	if err != nil {
+		s.log.Error("connect", "error", err)
+		return nil, unix.ENOBUFS
+	}
+	remote, errno := sock.destination(remote)
+	if errno != 0 {
+		return nil, errno
+	}
+	creds, err := r.Creds()
+	if err != nil {
+		return nil, unix.ENOBUFS
+	}
+	sock.seenAt(creds.TGID, r.Int(0))
+	d := &dialState{sock: sock, ns: ns, uid: creds.UID, remote: remote, policy: s.quic, copy: -1}
+	sock.mu.Lock()
+	bound := sock.local
+	sock.mu.Unlock()
+	if a := bound.Addr().Unmap(); a.IsValid() && !a.IsUnspecified() {
+		d.bindTo = a
+	}
+	from, err := quic.Route(ns, d.bindTo, remote)
+	if err != nil {
+		return nil, asErrno(err, unix.ENETUNREACH)
+	}
+	if bound.Port() != 0 {
+		d.port, errno = s.b.ports.claim(ns.ID(), remote, bound.Port())
+	} else {
+		var ports portRange
+		_ = ns.Do(func() error {
+			ports = localPortRange()
+			return nil
+		})
+		d.port, errno = s.b.ports.take(ns.ID(), remote, ports)
+	}
+	if errno != 0 {
+		return nil, errno
+	}
+	d.local = netip.AddrPortFrom(from, d.port.port)
+	return d, 0
+}
+
+// destination is where a connect to ap really goes.
+func (s *Socket) destination(ap netip.AddrPort) (netip.AddrPort, unix.Errno) {
+	a := ap.Addr()
+	if a.Is4In6() {
+		if s.v6only() {
+			return ap, unix.ENETUNREACH
+		}
+		a = a.Unmap()
+	}
+	switch {
+	case a.IsUnspecified() && a.Is4():
+		a = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	case a.IsUnspecified():
+		a = netip.IPv6Loopback()
+	case a.IsMulticast(), a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return ap, unix.ENETUNREACH
+	case a.IsLinkLocalUnicast() && a.Is6() && a.Zone() == "":
+		return ap, unix.EINVAL
+	}
+	return netip.AddrPortFrom(a, ap.Port()), 0
+}
+
+// join has r wait for the attempt under way.
+func (s *Session) join(r Request, sock *Socket, c *copyFd) {
+	sock.mu.Lock()
+	d := sock.dial
+	if d == nil { // it has just ended
+		sock.mu.Unlock()
+		s.connect(r, sock, c)
+		return
+	}
+	timeout := sendTimeout(c.fd)
+	if d.copy < 0 && !d.docked() {
+		d.copy = c.keep()
+	}
+	w := &waiter{req: r, dropped: d.detach}
+	w.start(timeout, func(r Request) {
+		d.detach()
+		s.fail(r, unix.EINPROGRESS)
+	})
+	d.waiters = append(d.waiters, w)
+	sock.mu.Unlock()
+	s.park(w)
+}
+
+// detach lets the attempt go on with nobody waiting in a call: the program may
+// look at its socket now.
+func (d *dialState) detach() {
+	d.sock.mu.Lock()
+	defer d.sock.mu.Unlock()
+	for _, w := range d.waiters {
+		if !w.answered.Load() {
+			return
+		}
+	}
+	if d.sock.dial != d || d.docked() || d.copy < 0 {
+		return
+	}
+	if errno := d.dock(d.copy); errno != 0 {
+		d.sock.b.log.Error("a socket cannot be attached", "error", opError("connect", d.sock, errno))
+	}
+	unix.Close(d.copy)
+	d.copy = -1
+}
+
+func sendTimeout(fd int) time.Duration { return timeoutOf(fd, unix.SO_SNDTIMEO) }
+
+func timeoutOf(fd, opt int) time.Duration {
+	tv, err := unix.GetsockoptTimeval(fd, unix.SOL_SOCKET, opt)
+	if err != nil {
+		return 0
+	}
+	return time.Duration(tv.Nano())
+}
+
+// dock attaches the program's socket, of which fd is a copy, and makes it look
+// as one that connects. sock.mu is held.
+func (d *dialState) dock(fd int) unix.Errno {
+	end, err := d.sock.b.dock.Attach(fd)
+	if err != nil {
+		return asErrno(err, unix.ENOBUFS)
+	}
+	d.relay = newRelay(d.sock.b, end)
+	d.relay.hungUpEarly = d.sock.closedByProgram
+	d.fillers, d.sndbuf, err = addfd.Fill(fd)
+	if err != nil {
+		return asErrno(err, unix.ENOBUFS)
+	}
+	d.relay.watch()
+	return 0
+}
+
+// finish ends the attempt with a connection or an error.
+func (d *dialState) finish(t transport, err error) {
+	d.cancel()
+	sock := d.sock
+	sock.mu.Lock()
+	if sock.dial != d { // closed meanwhile
+		sock.mu.Unlock()
+		if t != nil {
+			t.Reset()
+		}
+		d.drop()
+		return
+	}
+	sock.dial = nil
+	if err == nil {
+		err = d.open(t)
+		if err != nil {
+			t.Reset()
+		}
+	}
+	errno := asErrno(err, unix.ETIMEDOUT)
+	if errors.Is(err, context.Canceled) {
+		errno = unix.ECONNABORTED
+	}
+	waiters := d.waiters
+	again := false
+	if errno != 0 {
+		again = d.fail(errno)
+	} else if len(waiters) > 0 {
+		sock.told = true
+	}
+	sess := sock.sess
+	sock.mu.Unlock()
+	d.log(err)
+
+	for _, w := range waiters {
+		w.answer(func(r Request) {
+			if errno != 0 && !again {
+				sock.mu.Lock()
+				sock.soError = 0
+				sock.mu.Unlock()
+			}
+			sess.result(r, errno)
+		})
+	}
+	d.drop()
+}
+
+func (d *dialState) log(err error) {
+	log := d.sock.sess.log
+	if err == nil {
+		log.Debug("connected", "socket", d.sock.cookie, "local", d.local, "remote", d.remote)
+		return
+	}
+	log.Info("connect failed", "socket", d.sock.cookie, "remote", d.remote, "policy", d.policy, "error", err)
+}
+
+// open makes the connection the program's. sock.mu is held.
+func (d *dialState) open(t transport) error {
+	sock := d.sock
+	if d.docked() {
+		if err := d.relay.drain(d.fillers - 1); err != nil {
+			return err
+		}
+		d.relay.attach(sock)
+		d.restoreSendBuffer()
+	} else {
+		end, err := sock.b.dock.Attach(d.copy)
+		if err != nil {
+			return err
+		}
+		d.relay = newRelay(sock.b, end)
+		d.relay.trip(d.copy)
+		d.relay.attach(sock)
+		d.relay.watch()
+	}
+	sock.become(connected)
+	sock.relay = d.relay
+	if sock.hold == nil { // TCP may have had to take another port
+		sock.local = netip.AddrPortFrom(t.LocalAddr().Addr(), t.LocalAddr().Port())
+	}
+	if sock.anchor != nil {
+		sock.anchor.Release()
+		sock.anchor = nil
+	}
+	d.relay.start(t)
+	return nil
+}
+
+func (d *dialState) restoreSendBuffer() {
+	sock, sndbuf := d.sock, d.sndbuf
+	go func() {
+		fd, err := sock.copyOf()
+		if err != nil {
+			sock.b.log.Warn("a socket's send buffer stays small", "error", opError("connect", sock, err))
+			return
+		}
+		defer unix.Close(fd)
+		if err := addfd.SetSendBuffer(fd, sndbuf); err != nil {
+			sock.b.log.Warn("a socket's send buffer stays small", "error", opError("SO_SNDBUF", sock, err))
+		}
+	}()
+}
+
+// fail shows errno to the program. It reports that the same socket may try
+// again, which is so when nothing was shown on it yet. sock.mu is held.
+func (d *dialState) fail(errno unix.Errno) (again bool) {
+	sock := d.sock
+	d.port.release()
+	sock.port = nil
+	sock.remote = netip.AddrPort{}
+	if sock.hold != nil {
+		sock.local = sock.hold.local
+	} else {
+		sock.local = netip.AddrPort{}
+	}
+	if !d.docked() {
+		if sock.hold != nil {
+			sock.become(bound)
+		} else {
+			sock.become(fresh)
+		}
+		if d.copy >= 0 {
+			go sock.b.watchCopy(sock, d.copy)
+			d.copy = -1
+		}
+		return true
+	}
+	sock.become(failed)
+	sock.soError = errno
+	// The fillers are unread: the program sees POLLERR and POLLHUP.
+	d.relay.discard()
+	go sock.b.watchFailed(sock)
+	return false
+}
+
+// watchCopy looks after a socket whose attempt failed, and closes fd.
+func (b *Broker) watchCopy(s *Socket, fd int) {
+	b.watchClose(s, fd)
+	unix.Close(fd)
+}
+
+func (b *Broker) watchFailed(s *Socket) {
+	fd, err := s.copyOf()
+	if err != nil {
+		s.closedByProgram()
+		return
+	}
+	b.watchCopy(s, fd)
+}
+
+// drop frees what the attempt still holds.
+func (d *dialState) drop() {
+	d.sock.mu.Lock()
+	defer d.sock.mu.Unlock()
+	if d.copy >= 0 {
+		unix.Close(d.copy)
+		d.copy = -1
+	}
+	if d.relay != nil && d.sock.relay != d.relay {
+		d.relay.discard()
+	}
+}

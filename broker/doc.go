@@ -1,0 +1,34 @@
+// Package broker is what a socket call means: it turns the calls of programs
+// into connections and listening ports, and carries the bytes.
+//
+// # Theory of operation
+//
+// In come sessions (a launched process tree or a container, with its listener
+// fd), and from each of them requests: one trapped call that waits for its
+// answer. A request is an interface, so that another way in than seccomp meets
+// the same handlers. Out go answers, and through package quic (or the kernel's
+// TCP, where a policy allows it) connections to other hosts.
+//
+// State lives on the Socket, found by the cookie of the open file, whatever
+// process and descriptor it is reached by. A call on anything else is let
+// through to the kernel. Every transition of a Socket is listed in state.go.
+//
+// A handler runs on its session's thread and never waits: for what takes time
+// it leaves a waiter (wait.go), answered later on the same thread. Since a
+// signal may take the program out of any call, and the call may come again,
+// every operation can be joined or repeated.
+//
+//	session.go   a session's life; which handler a call has
+//	socket.go    the Socket, its copies and its end
+//	connect.go   connect: naming, dialling, docking
+//	bind.go      bind, ports, getsockname, getpeername
+//	listen.go    listen, what arrives at a port
+//	accept.go    accept
+//	options.go   setsockopt, getsockopt
+//	relay.go     bytes between the program's socket and the connection
+//	tripwire.go  what is left unread so that a lost broker is an error
+//
+// What it never does: let a program do what the kernel would refuse it
+// (privileged ports, other network namespaces), look at the bytes, or serve as
+// a sandbox: a program that wants around the filter finds a way.
+package broker

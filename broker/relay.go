@@ -1,0 +1,409 @@
+package broker
+
+import (
+	"errors"
+	"io"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/poemq/poemq/addfd"
+	"github.com/poemq/poemq/quic"
+	"golang.org/x/sys/unix"
+)
+
+// relay carries one connection's bytes between the broker's end of the
+// program's socket and the transport. The end is its to close.
+//
+// Two goroutines: up reads the end and writes the transport, down the other
+// way. The end is closed when both are done and the program has closed its
+// socket, or at once by abort, which is an error to the program.
+type relay struct {
+	b   *Broker
+	end *os.File
+	raw syscall.RawConn
+	fd  int // of end
+
+	// hungUpEarly is called when the program closes its socket before there is
+	// a connection. Set before watch.
+	hungUpEarly func()
+
+	mu sync.Mutex // guards what follows, and reading from the end
+	// sock is the program's socket; nil while the connection waits in a
+	// listening socket's queue.
+	sock *Socket
+	t    transport
+	// armed counts bytes of ours in the end's queue. The last is the tripwire.
+	armed   int
+	early   []byte // what the program wrote among the fillers
+	aborted bool
+	done    bool
+	atEnd   []func()
+	// stopped: the peer's program reads no more. Our program learns it, as
+	// with TCP, only by writing, and after what the peer sent before.
+	stopped  bool
+	downDone bool
+	running  int // goroutines
+}
+
+const (
+	relayBuffer = 64 << 10
+	// finWait is how long a peer may keep its direction open after our program
+	// has closed its socket (net.ipv4.tcp_fin_timeout, tcp(7)).
+	finWait = 60 * time.Second
+)
+
+var buffers = sync.Pool{New: func() any { return new([relayBuffer]byte) }}
+
+// newRelay takes end over. watch begins its life; start gives it bytes.
+func newRelay(b *Broker, end int) *relay {
+	r := &relay{b: b, fd: end, end: os.NewFile(uintptr(end), "end")}
+	r.raw, _ = r.end.SyscallConn() // fails for a nil file only
+	b.relays.Add(1)
+	b.wg.Add(1)
+	return r
+}
+
+// attach names the program's socket, from when on reading may begin.
+func (r *relay) attach(s *Socket) {
+	r.mu.Lock()
+	r.sock = s
+	r.mu.Unlock()
+}
+
+// watch starts the up direction, which until start looks for the program's
+// closing only.
+func (r *relay) watch() {
+	r.mu.Lock()
+	r.running++
+	r.mu.Unlock()
+	go func() {
+		r.up()
+		r.leave()
+	}()
+}
+
+// leave is the end of one of the goroutines; the last one tidies up.
+func (r *relay) leave() {
+	r.mu.Lock()
+	r.running--
+	r.done = r.running == 0
+	last := r.done
+	r.mu.Unlock()
+	if last {
+		r.finish()
+	}
+}
+
+// start begins to carry bytes.
+func (r *relay) start(t transport) {
+	r.mu.Lock()
+	r.t = t
+	dead := r.aborted || r.done
+	if !dead {
+		r.running++
+	}
+	r.mu.Unlock()
+	if dead {
+		t.Reset()
+		return
+	}
+	go func() {
+		r.down()
+		r.leave()
+	}()
+	r.wake()
+}
+
+// wake has up look at the end again although nothing came.
+func (r *relay) wake() { r.end.SetReadDeadline(time.Unix(1, 0)) }
+
+func (r *relay) finish() {
+	r.mu.Lock()
+	t, sock, atEnd, aborted := r.t, r.sock, r.atEnd, r.aborted
+	r.mu.Unlock()
+	r.end.Close()
+	if t != nil {
+		t.Close()
+	}
+	switch {
+	case sock == nil:
+	case aborted:
+		sock.lost()
+	default:
+		sock.closedByProgram()
+	}
+	for _, f := range atEnd {
+		f()
+	}
+	r.b.relays.Add(-1)
+	r.b.wg.Done()
+}
+
+// whenDone calls f after the last byte is carried.
+func (r *relay) whenDone(f func()) {
+	r.mu.Lock()
+	if !r.done {
+		r.atEnd = append(r.atEnd, f)
+		r.mu.Unlock()
+		return
+	}
+	r.mu.Unlock()
+	f()
+}
+
+// What up finds at the end, besides io.EOF and an errno.
+var (
+	errClosed  = errors.New("the program closed its socket")
+	errAborted = errors.New("the relay was aborted")
+)
+
+// up carries what the program writes.
+func (r *relay) up() {
+	buf := buffers.Get().(*[relayBuffer]byte)
+	defer func() { buffers.Put(buf) }()
+	for {
+		n, err := r.read(buf[:])
+		if n > 0 {
+			r.send(buf[:n])
+			continue
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			r.endOfFile()
+		case errors.Is(err, errClosed):
+			if r.hungUpEarly != nil {
+				r.hungUpEarly()
+			}
+			r.abandonQueued()
+		case errors.Is(err, errAborted), errors.Is(err, os.ErrClosed):
+		default: // ECONNRESET: closed with data unread
+			r.closedHard()
+		}
+		return
+	}
+}
+
+func (r *relay) send(p []byte) {
+	if r.stoppedWriting() {
+		return // nobody reads it; the program learns so when down has ended
+	}
+	if _, err := r.t.Write(p); err != nil {
+		r.writeFailed(err)
+	}
+}
+
+func (r *relay) stoppedWriting() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.stopped
+}
+
+func (r *relay) writeFailed(err error) {
+	if !errors.Is(err, quic.ErrStopped) {
+		r.abort()
+		return
+	}
+	r.mu.Lock()
+	r.stopped = true
+	now := r.downDone
+	r.mu.Unlock()
+	if now {
+		r.abort()
+	}
+}
+
+// endOfFile handles the program's shutdown(SHUT_WR) or close.
+func (r *relay) endOfFile() {
+	if r.lingersNot() && addfd.HungUp(r.fd) {
+		r.closedHard() // SO_LINGER with 0 seconds (socket(7))
+		return
+	}
+	if err := r.t.CloseWrite(); err != nil && !errors.Is(err, quic.ErrStopped) {
+		r.abort()
+		return
+	}
+	// Until the program has closed its socket, only that can come.
+	if r.await(func() bool { return addfd.HungUp(r.fd) }) != nil {
+		return
+	}
+	r.sock.closedByProgram()
+	// The peer may still send: that is a reset (down sees EPIPE). If it does
+	// neither that nor end, it is not waited for longer than TCP does.
+	timer := time.AfterFunc(finWait, r.t.StopRead)
+	r.whenDone(func() { timer.Stop() })
+}
+
+func (r *relay) lingersNot() bool {
+	return r.sock.lingerZero()
+}
+
+// closedHard is TCP's RST in the way of the peer.
+func (r *relay) closedHard() {
+	r.sock.closedByProgram()
+	r.t.Reset()
+}
+
+// abandonQueued ends a connection whose program went away before it was
+// accepted, or whose attempt it gave up.
+func (r *relay) abandonQueued() {
+	r.mu.Lock()
+	t := r.t
+	r.mu.Unlock()
+	if t != nil {
+		t.Reset()
+	}
+}
+
+// read waits for bytes of the program's.
+func (r *relay) read(buf []byte) (n int, err error) {
+	werr := r.await(func() bool {
+		n, err = r.receive(buf)
+		return err != unix.EAGAIN
+	})
+	if werr != nil {
+		return 0, werr
+	}
+	return n, err
+}
+
+// await calls ready whenever something happened at the end, until it says so.
+func (r *relay) await(ready func() bool) error {
+	for {
+		err := r.raw.Read(func(uintptr) bool { return ready() })
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+		r.end.SetReadDeadline(time.Time{}) // wake
+	}
+}
+
+// receive takes what is in the queue and is not the tripwire. EAGAIN: nothing.
+func (r *relay) receive(buf []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for {
+		switch {
+		case r.aborted:
+			return 0, errAborted
+		case r.sock == nil || r.t == nil:
+			if addfd.HungUp(r.fd) {
+				return 0, errClosed
+			}
+			return 0, unix.EAGAIN
+		case len(r.early) > 0:
+			n := copy(buf, r.early)
+			r.early = r.early[n:]
+			return n, nil
+		case r.armed > 0 && r.onlyTripwire():
+			return 0, unix.EAGAIN
+		}
+		n, ours, err := addfd.Recv(r.fd, buf)
+		switch {
+		case err != nil:
+			return 0, err
+		case n == 0:
+			return 0, io.EOF
+		case !ours:
+			return n, nil
+		}
+		r.armed -= n
+		r.b.tripwires.add(r)
+	}
+}
+
+// onlyTripwire reports that nothing but the tripwire is in the queue, nor will
+// anything follow it.
+func (r *relay) onlyTripwire() bool {
+	n, err := unix.IoctlGetInt(r.fd, unix.SIOCINQ)
+	return err == nil && n <= r.armed && !readsEOF(r.fd)
+}
+
+// readsEOF reports that the program's end writes no more.
+func readsEOF(fd int) bool {
+	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+	n, err := unix.Poll(p, 0)
+	return err == nil && n == 1 && p[0].Revents&(unix.POLLRDHUP|unix.POLLHUP) != 0
+}
+
+// down carries what the peer sends.
+func (r *relay) down() {
+	buf := buffers.Get().(*[relayBuffer]byte)
+	defer func() { buffers.Put(buf) }()
+	discard := false
+	for {
+		n, err := r.t.Read(buf[:])
+		if n > 0 && !discard {
+			if werr := r.deliver(buf[:n]); werr != nil {
+				if !addfd.HungUp(r.fd) && !errors.Is(werr, os.ErrClosed) {
+					discard = true // shutdown(SHUT_RD): TCP takes it and drops it
+				} else {
+					r.t.Reset() // data for a closed socket
+					return
+				}
+			}
+		}
+		if err == nil {
+			continue
+		}
+		r.downEnded(err)
+		return
+	}
+}
+
+func (r *relay) downEnded(err error) {
+	if !errors.Is(err, io.EOF) {
+		r.abort()
+		return
+	}
+	r.mu.Lock()
+	r.downDone = true
+	stopped, dead := r.stopped, r.aborted || r.done
+	if !dead && !stopped {
+		unix.Shutdown(r.fd, unix.SHUT_WR)
+	}
+	r.mu.Unlock()
+	if stopped {
+		r.abort()
+	}
+}
+
+func (r *relay) deliver(p []byte) error {
+	var err error
+	werr := r.raw.Write(func(fd uintptr) bool {
+		for len(p) > 0 {
+			n, e := unix.SendmsgN(int(fd), p, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+			switch e {
+			case nil:
+				p = p[n:]
+			case unix.EINTR:
+			case unix.EAGAIN:
+				return false
+			default:
+				err = e
+				return true
+			}
+		}
+		return true
+	})
+	if werr != nil {
+		return werr
+	}
+	return err
+}
+
+// hungUp reports that the program has closed its socket.
+func (r *relay) hungUp() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.done || !r.aborted && addfd.HungUp(r.fd)
+}
+
+// discard closes an end that never became a connection.
+func (r *relay) discard() {
+	r.mu.Lock()
+	r.aborted = true
+	r.mu.Unlock()
+	r.end.Close()
+}

@@ -1,0 +1,100 @@
+package broker
+
+import (
+	"github.com/poemq/poemq/notify"
+	"golang.org/x/sys/unix"
+)
+
+// Request is one call of a program that waits for its answer, wherever it came
+// from. All methods but Valid and Post are for the thread that handlers run on. Exactly
+// one of the answers is given; ErrGone from it (notify.ErrGone) says that the
+// program no longer waits.
+type Request interface {
+	Call() notify.Call
+	// Int and Ptr are argument i.
+	Int(i int) int
+	Ptr(i int) uint64
+
+	// TID is the calling thread.
+	TID() int
+	// File gives a copy of the caller's descriptor, the broker's to close.
+	File(fd int) (int, error)
+	// Read and Write copy from and to the caller's memory; EFAULT.
+	Read(addr uint64, b []byte) error
+	Write(addr uint64, b []byte) error
+	// NetNS opens the caller's network namespace.
+	NetNS() (int, error)
+	Creds() (notify.Creds, error)
+	// Valid reports whether the program still waits.
+	Valid() bool
+
+	// Continue leaves the call to the kernel.
+	Continue() error
+	Return(val int64) error
+	Fail(errno unix.Errno) error
+	// Install gives the program a copy of fd as the call's result.
+	Install(fd int, cloexec bool) (int, error)
+	// Replace puts a copy of fd in place of the program's descriptor at.
+	Replace(fd, at int, cloexec bool) error
+
+	// Post runs f on the handlers' thread; false when that has ended.
+	Post(f func()) bool
+}
+
+// notification is the Request of the seccomp listener.
+type notification struct{ n *notify.Notification }
+
+func (r notification) Call() notify.Call      { return r.n.Call }
+func (r notification) Int(i int) int          { return r.n.Int(i) }
+func (r notification) Ptr(i int) uint64       { return r.n.Pointer(i) }
+func (r notification) TID() int               { return r.n.TID }
+func (r notification) Valid() bool            { return r.n.Valid() }
+func (r notification) Continue() error        { return r.n.Continue() }
+func (r notification) Return(val int64) error { return r.n.Return(val) }
+func (r notification) Post(f func()) bool     { return r.n.Post(f) }
+
+func (r notification) Fail(errno unix.Errno) error { return r.n.Fail(errno) }
+
+func (r notification) Install(fd int, cloexec bool) (int, error) { return r.n.Install(fd, cloexec) }
+
+func (r notification) Replace(fd, at int, cloexec bool) error { return r.n.Replace(fd, at, cloexec) }
+
+func (r notification) File(fd int) (int, error) {
+	t, err := r.n.Target()
+	if err != nil {
+		return -1, err
+	}
+	return t.Fd(fd)
+}
+
+func (r notification) Read(addr uint64, b []byte) error {
+	t, err := r.n.Target()
+	if err != nil {
+		return err
+	}
+	return t.Read(addr, b)
+}
+
+func (r notification) Write(addr uint64, b []byte) error {
+	t, err := r.n.Target()
+	if err != nil {
+		return err
+	}
+	return t.Write(addr, b)
+}
+
+func (r notification) NetNS() (int, error) {
+	t, err := r.n.Target()
+	if err != nil {
+		return -1, err
+	}
+	return t.NetNS()
+}
+
+func (r notification) Creds() (notify.Creds, error) {
+	t, err := r.n.Target()
+	if err != nil {
+		return notify.Creds{}, err
+	}
+	return t.Creds()
+}

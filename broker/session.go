@@ -1,0 +1,188 @@
+package broker
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/poemq/poemq/notify"
+	"github.com/poemq/poemq/notify/handover"
+	"golang.org/x/sys/unix"
+)
+
+// Policy says how a destination is reached and what a listening port serves.
+type Policy string
+
+// The policies.
+const (
+	Require Policy = "require" // QUIC or an error
+	Prefer  Policy = "prefer"  // QUIC where the peer has it, else the kernel's TCP
+)
+
+// Session is one launched process tree or container.
+type Session struct {
+	ID     uint64
+	b      *Broker
+	log    *slog.Logger
+	quic   Policy
+	match  [][3]int
+	uid    uint32 // of who handed it over
+	custom bool   // match was given
+
+	listener *notify.Listener
+
+	// stale finds the waiter a thread left behind when a signal took it out of
+	// its call: a thread has one call at a time. Used on the session's thread.
+	stale map[int]*waiter
+}
+
+var defaultMatch = [][3]int{
+	{unix.AF_INET, unix.SOCK_STREAM, 0}, {unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_TCP},
+	{unix.AF_INET6, unix.SOCK_STREAM, 0}, {unix.AF_INET6, unix.SOCK_STREAM, unix.IPPROTO_TCP},
+}
+
+// NewSession takes over h and its listener fd; uid is who handed it over.
+func (b *Broker) NewSession(h *handover.Handover, uid uint32) (*Session, error) {
+	policy := Prefer
+	switch h.Meta.Quic {
+	case "", string(Prefer):
+	case string(Require):
+		policy = Require
+	default:
+		unix.Close(h.Listener)
+		return nil, fmt.Errorf("policy %q is none of require, prefer", h.Meta.Quic)
+	}
+	l, err := notify.NewListener(h.Listener)
+	if err != nil {
+		return nil, err
+	}
+	s := &Session{
+		ID: b.nextSession.Add(1), b: b, quic: policy, match: h.Meta.Match, uid: uid, listener: l,
+		custom: len(h.Meta.Match) > 0, stale: make(map[int]*waiter),
+	}
+	if !s.custom {
+		s.match = defaultMatch
+	}
+	name := h.Meta.Cmd
+	if name == "" {
+		name = h.State.State.ID
+	}
+	s.log = b.log.With("session", s.ID, "program", name)
+	b.mu.Lock()
+	b.sessions[s.ID] = s
+	b.mu.Unlock()
+	return s, nil
+}
+
+// Serve answers the session's calls until its last task has ended.
+func (s *Session) Serve() error {
+	s.log.Info("session begins", "policy", s.quic, "uid", s.uid)
+	err := s.listener.Serve(s.handle)
+	s.b.mu.Lock()
+	delete(s.b.sessions, s.ID)
+	s.b.mu.Unlock()
+	if err != nil {
+		s.log.Error("session ends", "error", err)
+		return err
+	}
+	s.log.Info("session ends")
+	return nil
+}
+
+func (s *Session) handle(n *notify.Notification) {
+	r := notification{n}
+	if w := s.stale[n.TID]; w != nil {
+		delete(s.stale, n.TID)
+		w.alive()
+	}
+	if err := n.Unpack(); err != nil {
+		s.fail(r, unix.EFAULT)
+		return
+	}
+	switch r.Call() {
+	case notify.Socket:
+		s.socket(r)
+	case notify.Connect:
+		s.onSocket(r, s.connect)
+	case notify.Bind:
+		s.onSocket(r, s.bind)
+	case notify.Listen:
+		s.onSocket(r, s.listen)
+	case notify.Accept, notify.Accept4:
+		s.onSocket(r, s.accept)
+	case notify.GetSockName:
+		s.onSocket(r, s.getsockname)
+	case notify.GetPeerName:
+		s.onSocket(r, s.getpeername)
+	case notify.SetSockOpt:
+		s.onSocket(r, s.setsockopt)
+	case notify.GetSockOpt:
+		s.onSocket(r, s.getsockopt)
+	default:
+		s.carryOn(r)
+	}
+}
+
+// onSocket looks argument 0 up and has h answer. h borrows the copy of the
+// program's descriptor: it is closed when h returns, unless h keeps it.
+func (s *Session) onSocket(r Request, h func(Request, *Socket, *copyFd)) {
+	sock, fd := s.b.find(r, r.Int(0))
+	if sock == nil {
+		s.carryOn(r)
+		return
+	}
+	c := copyFd{fd: fd}
+	h(r, sock, &c)
+	c.close()
+}
+
+// copyFd is a copy of a program's descriptor. While it is open, the program's
+// closing of its own is not seen.
+type copyFd struct{ fd int }
+
+// keep gives the copy to the caller.
+func (c *copyFd) keep() int {
+	fd := c.fd
+	c.fd = -1
+	return fd
+}
+
+func (c *copyFd) close() {
+	if c.fd >= 0 {
+		unix.Close(c.fd)
+		c.fd = -1
+	}
+}
+
+// park leaves w to be answered later.
+func (s *Session) park(w *waiter) { s.stale[w.req.TID()] = w }
+
+func (s *Session) carryOn(r Request) { s.answered(r, r.Continue()) }
+
+func (s *Session) fail(r Request, errno unix.Errno) error {
+	err := r.Fail(errno)
+	s.answered(r, err)
+	return err
+}
+
+func (s *Session) done(r Request) error {
+	err := r.Return(0)
+	s.answered(r, err)
+	return err
+}
+
+// result answers with errno, or 0 for success.
+func (s *Session) result(r Request, errno unix.Errno) error {
+	if errno != 0 {
+		return s.fail(r, errno)
+	}
+	return s.done(r)
+}
+
+// answered looks at what became of an answer. That the program no longer
+// waited for it is nothing to tell.
+func (s *Session) answered(r Request, err error) {
+	if err != nil && !errors.Is(err, notify.ErrGone) {
+		s.log.Error("a call could not be answered", "call", r.Call(), "tid", r.TID(), "error", err)
+	}
+}

@@ -1,0 +1,254 @@
+package broker
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/poemq/poemq/addfd"
+	"github.com/poemq/poemq/notify"
+	"github.com/poemq/poemq/quic/netns"
+	"golang.org/x/sys/unix"
+)
+
+// Socket is the broker's state of one program socket.
+type Socket struct {
+	b       *Broker
+	sess    *Session // that made it
+	cookie  uint64
+	domain  int
+	proto   int
+	created time.Time
+
+	mu    sync.Mutex // guards what follows
+	state state
+	ns    *netns.NS
+	// hint is where the program's descriptor was last seen.
+	hint struct{ tid, fd int }
+
+	opts   []option       // what was set, in order
+	hold   *portHold      // the bound port
+	local  netip.AddrPort // as getsockname tells it
+	remote netip.AddrPort // as getpeername tells it
+	port   *ephemeral     // a port of the broker's choosing
+
+	anchor *addfd.Anchor
+	listen *listenState
+	dial   *dialState
+	relay  *relay
+
+	// soError is what SO_ERROR and a second connect tell of a failed attempt.
+	soError unix.Errno
+	// told is that a connect has returned 0 since the connection came about.
+	told bool
+	// undelivered is the address of a bind whose success the program has not
+	// heard of; the call may come again.
+	undelivered []byte
+}
+
+// socket answers socket(2).
+func (s *Session) socket(r Request) {
+	domain, proto := r.Int(0), r.Int(2)
+	typ, nonblock, cloexec := notify.SocketFlags(r.Int(1))
+	if !s.matches(domain, typ&0xf, proto) {
+		s.carryOn(r)
+		return
+	}
+	if typ&^0xf != 0 {
+		s.fail(r, unix.EINVAL) // flags that socket(2) does not know
+		return
+	}
+	fd, cookie, err := addfd.New(nonblock)
+	if err != nil {
+		s.log.Error("a socket cannot be made", "error", err)
+		s.fail(r, unix.ENFILE)
+		return
+	}
+	sock := &Socket{b: s.b, sess: s, cookie: cookie, domain: domain, proto: proto, created: time.Now()}
+	if proto == 0 {
+		sock.proto = unix.IPPROTO_TCP
+	}
+	s.b.add(sock)
+	at, err := r.Install(fd, cloexec)
+	if err != nil {
+		s.b.remove(sock)
+		unix.Close(fd)
+		s.installFailed(r, err)
+		return
+	}
+	sock.seenAt(r.TID(), at)
+	s.b.young.add(s.b, sock, fd)
+}
+
+// installFailed answers a call whose descriptor could not be installed.
+func (s *Session) installFailed(r Request, err error) {
+	var errno unix.Errno
+	switch {
+	case errors.Is(err, notify.ErrGone):
+	case errors.As(err, &errno):
+		s.fail(r, errno)
+	default:
+		s.answered(r, err)
+	}
+}
+
+func (s *Session) matches(domain, typ, proto int) bool {
+	for _, m := range s.match {
+		if m == [3]int{domain, typ, proto} {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Socket) seenAt(tid, fd int) {
+	s.mu.Lock()
+	s.hint.tid, s.hint.fd = tid, fd
+	s.mu.Unlock()
+}
+
+func (s *Socket) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return fmt.Sprintf("socket %d, %v, %v > %v", s.cookie, s.state, s.local, s.remote)
+}
+
+// errNoCopy says that the program's descriptor was not found where it was last
+// seen, nor at the same number in any other process.
+var errNoCopy = errors.New("the program's descriptor is not to be found")
+
+// copyOf takes a copy of the program's descriptor away from any call of its.
+// It looks where the descriptor was last seen, then for a process that
+// inherited it. The caller closes it soon.
+func (s *Socket) copyOf() (int, error) {
+	s.mu.Lock()
+	tid, n := s.hint.tid, s.hint.fd
+	s.mu.Unlock()
+	if fd, err := s.copyFrom(tid, n); err == nil {
+		return fd, nil
+	}
+	procs, err := os.ReadDir("/proc")
+	if err != nil {
+		return -1, errNoCopy
+	}
+	for _, p := range procs {
+		pid, err := strconv.Atoi(p.Name())
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		// The link tells of a socket without ptrace access being exercised.
+		if _, err := os.Lstat("/proc/" + p.Name() + "/fd/" + strconv.Itoa(n)); err != nil {
+			continue
+		}
+		if fd, err := s.copyFrom(pid, n); err == nil {
+			s.seenAt(pid, n)
+			return fd, nil
+		}
+	}
+	return -1, errNoCopy
+}
+
+func (s *Socket) copyFrom(tid, n int) (int, error) {
+	t, err := notify.OpenTarget(tid)
+	if err != nil {
+		return -1, err
+	}
+	defer t.Close()
+	fd, err := t.Fd(n)
+	if err != nil {
+		return -1, err
+	}
+	if c, err := addfd.Cookie(fd); err != nil || c != s.cookie {
+		unix.Close(fd)
+		return -1, errNoCopy
+	}
+	return fd, nil
+}
+
+// netNS is the network namespace of the caller of r, remembered at first use:
+// a socket stays in the namespace it was made in.
+func (s *Socket) netNS(r Request) (*netns.NS, error) {
+	s.mu.Lock()
+	ns := s.ns
+	s.mu.Unlock()
+	if ns != nil {
+		return ns, nil
+	}
+	fd, err := r.NetNS()
+	if err != nil {
+		return nil, fmt.Errorf("network namespace of task %d: %w", r.TID(), err)
+	}
+	ns, err = netns.FromFd(fd)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	s.ns = ns
+	s.mu.Unlock()
+	return ns, nil
+}
+
+// closedByProgram is the end of a socket: the program has no descriptor of it
+// any more. What a relay still has to carry goes on without it.
+func (s *Socket) closedByProgram() {
+	s.mu.Lock()
+	if s.state == closed {
+		s.mu.Unlock()
+		return
+	}
+	s.become(closed)
+	anchor, listen, dial, hold, port := s.anchor, s.listen, s.dial, s.hold, s.port
+	relay := s.relay
+	s.anchor, s.listen, s.dial, s.hold, s.port = nil, nil, nil, nil, nil
+	s.mu.Unlock()
+
+	s.b.remove(s)
+	if dial != nil {
+		dial.cancel()
+	}
+	if listen != nil {
+		listen.close()
+	}
+	if anchor != nil {
+		anchor.Release()
+	}
+	if hold != nil {
+		hold.close()
+	}
+	if port != nil {
+		if relay == nil {
+			port.release()
+		} else {
+			relay.whenDone(port.release) // the name is in use until the last byte is carried
+		}
+	}
+}
+
+// lost is the end of a connection that the program has a descriptor of still.
+func (s *Socket) lost() {
+	s.mu.Lock()
+	if s.state != connected {
+		s.mu.Unlock()
+		return
+	}
+	s.become(failed)
+	s.relay = nil
+	s.mu.Unlock()
+	s.b.watchFailed(s)
+}
+
+// abandon is the broker's end: whatever s is, it becomes an error to the
+// program.
+func (s *Socket) abandon() {
+	s.mu.Lock()
+	relay := s.relay
+	s.mu.Unlock()
+	if relay != nil {
+		relay.abort()
+	}
+	s.closedByProgram()
+}

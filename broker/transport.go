@@ -1,0 +1,254 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/poemq/poemq/quic"
+	"golang.org/x/sys/unix"
+)
+
+// transport is one connection's bytes on their way to the other host: a QUIC
+// stream, or a TCP connection of the kernel's where the policy allows it.
+// Errors are those of quic.Stream: io.EOF, quic.ErrReset, quic.ErrStopped,
+// quic.ErrLost.
+type transport interface {
+	io.Reader
+	io.Writer
+	// CloseWrite is TCP's FIN.
+	CloseWrite() error
+	// Reset is TCP's RST.
+	Reset()
+	// StopRead has the peer's further writes fail.
+	StopRead()
+	// Close frees what is left when both directions have ended.
+	Close()
+	LocalAddr() netip.AddrPort
+	RemoteAddr() netip.AddrPort
+}
+
+// tcpTransport is plain TCP.
+type tcpTransport struct{ *net.TCPConn }
+
+func (t tcpTransport) Read(p []byte) (int, error) {
+	n, err := t.TCPConn.Read(p)
+	return n, tcpError(err)
+}
+
+func (t tcpTransport) Write(p []byte) (int, error) {
+	n, err := t.TCPConn.Write(p)
+	return n, tcpError(err)
+}
+
+func tcpError(err error) error {
+	switch {
+	case err == nil, errors.Is(err, io.EOF):
+		return err
+	case errors.Is(err, unix.EPIPE):
+		return errors.Join(quic.ErrStopped, err)
+	case errors.Is(err, unix.ECONNRESET):
+		return errors.Join(quic.ErrReset, err)
+	}
+	return errors.Join(quic.ErrLost, err)
+}
+
+func (t tcpTransport) Reset() {
+	t.SetLinger(0)
+	t.TCPConn.Close()
+}
+
+// StopRead does nothing: the kernel answers data for a closed socket with RST
+// when Reset or Close comes.
+func (t tcpTransport) StopRead() { t.CloseRead() }
+
+func (t tcpTransport) Close() { t.TCPConn.Close() }
+
+func (t tcpTransport) LocalAddr() netip.AddrPort  { return addrPort(t.TCPConn.LocalAddr()) }
+func (t tcpTransport) RemoteAddr() netip.AddrPort { return addrPort(t.TCPConn.RemoteAddr()) }
+
+func addrPort(a net.Addr) netip.AddrPort {
+	ap := a.(*net.TCPAddr).AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}
+
+// headStart is how long QUIC has for itself under prefer when nothing at all
+// is heard from the peer.
+const headStart = 300 * time.Millisecond
+
+// connectTo reaches d's peer as the policy says.
+func (b *Broker) connectTo(ctx context.Context, d *dialState) (transport, error) {
+	if d.remote.Port() == 0 {
+		return nil, unix.ECONNREFUSED
+	}
+	peer := quic.Peer{NS: d.ns, UID: d.uid, Local: d.bindTo, Remote: d.remote}
+	if d.policy == Require {
+		st, err := b.host.Dial(ctx, peer, d.port.port, nil)
+		if err != nil {
+			return nil, err
+		}
+		return st, nil
+	}
+	return b.race(ctx, d, peer)
+}
+
+type raced struct {
+	t    transport
+	err  error
+	quic bool
+}
+
+// race tries QUIC, and TCP too when the peer refuses QUIC or is silent for
+// headStart. A peer whose identity is wrong is not reached in any way.
+func (b *Broker) race(ctx context.Context, d *dialState, peer quic.Peer) (transport, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	results := make(chan raced, 2)
+	answered := make(chan struct{}, 1)
+	go func() {
+		st, err := b.host.Dial(ctx, peer, d.port.port, func() { answered <- struct{}{} })
+		if err != nil {
+			results <- raced{err: err, quic: true}
+			return
+		}
+		results <- raced{t: st, quic: true}
+	}()
+	tcpStarted, running := false, 1
+	startTCP := func() {
+		if tcpStarted {
+			return
+		}
+		tcpStarted = true
+		running++
+		go func() {
+			t, err := b.dialTCP(ctx, d)
+			if err != nil {
+				results <- raced{err: err}
+				return
+			}
+			results <- raced{t: t}
+		}()
+	}
+	silence := time.NewTimer(headStart)
+	defer silence.Stop()
+	var firstErr error
+	for running > 0 {
+		select {
+		case <-answered:
+			silence.Stop()
+		case <-silence.C:
+			startTCP()
+		case r := <-results:
+			running--
+			if r.err == nil {
+				cancel()
+				b.discardLoser(results, running)
+				return r.t, nil
+			}
+			if errors.Is(r.err, quic.ErrIdentity) || ctx.Err() != nil {
+				cancel()
+				b.discardLoser(results, running)
+				return nil, r.err
+			}
+			if r.quic {
+				startTCP()
+			}
+			if firstErr == nil || !r.quic {
+				firstErr = r.err // the kernel's TCP knows the errno best
+			}
+		}
+	}
+	return nil, firstErr
+}
+
+// discardLoser closes what the slower of the two brings.
+func (b *Broker) discardLoser(results <-chan raced, running int) {
+	if running == 0 {
+		return
+	}
+	go func() {
+		for range running {
+			if r := <-results; r.t != nil {
+				r.t.Reset()
+			}
+		}
+	}()
+}
+
+// dialTCP connects with the kernel's TCP, from the program's own port when it
+// bound one.
+func (b *Broker) dialTCP(ctx context.Context, d *dialState) (transport, error) {
+	fd, err := b.tcpForDial(d)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "tcp")
+	defer f.Close()
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return nil, err
+	}
+	sa := encodeSockaddr(d.remote, d.sock.domain)
+	if errno := rawConnect(fd, sa); errno != 0 && errno != unix.EINPROGRESS {
+		return nil, errno
+	}
+	c, err := net.FileConn(f) // its own duplicate
+	if err != nil {
+		return nil, err
+	}
+	tcp := c.(*net.TCPConn)
+	stop := context.AfterFunc(ctx, func() { tcp.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	if err := awaitConnect(tcp); err != nil {
+		tcp.Close()
+		return nil, err
+	}
+	if !stop() {
+		tcp.Close()
+		return nil, ctx.Err()
+	}
+	return tcpTransport{tcp}, nil
+}
+
+func (b *Broker) tcpForDial(d *dialState) (int, error) {
+	d.sock.mu.Lock()
+	hold := d.sock.hold
+	d.sock.mu.Unlock()
+	if hold != nil {
+		return unix.FcntlInt(uintptr(hold.fd), unix.F_DUPFD_CLOEXEC, 0)
+	}
+	fd, errno := b.tcpSocket(d.sock, d.ns)
+	if errno != 0 {
+		return -1, errno
+	}
+	// The name that getsockname has told already; where another has the port,
+	// the kernel chooses.
+	rawBind(fd, encodeSockaddr(netip.AddrPortFrom(d.local.Addr(), d.port.port), d.sock.domain))
+	return fd, nil
+}
+
+func awaitConnect(tcp *net.TCPConn) error {
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var soErr int
+	err = raw.Write(func(fd uintptr) bool {
+		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+		if n, err := unix.Poll(p, 0); err != nil || n == 0 {
+			return false
+		}
+		soErr, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	if soErr != 0 {
+		return unix.Errno(soErr)
+	}
+	return nil
+}

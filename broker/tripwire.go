@@ -1,0 +1,169 @@
+package broker
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/poemq/poemq/addfd"
+	"golang.org/x/sys/unix"
+)
+
+// A byte of ours stays unread in the queue of every end, so that the end's
+// closing without a shutdown before it, however that comes about, is
+// ECONNRESET to the program. When the program writes, the byte stands before
+// what it wrote and is read with it; then another is laid, soon rather than at
+// once, since that takes a copy of the program's descriptor.
+
+// tripwires lays tripwires anew.
+type tripwires struct {
+	mu   sync.Mutex
+	want map[*relay]struct{}
+	kick chan struct{}
+}
+
+// layEvery is how long a connection may be without a tripwire after the
+// program wrote.
+const layEvery = 3 * time.Millisecond
+
+// add is called with r.mu held.
+func (t *tripwires) add(r *relay) {
+	t.mu.Lock()
+	if t.want == nil {
+		t.want = make(map[*relay]struct{})
+	}
+	t.want[r] = struct{}{}
+	t.mu.Unlock()
+	select {
+	case t.kick <- struct{}{}:
+	default:
+	}
+}
+
+func (t *tripwires) run(ctx context.Context) {
+	timer := time.NewTimer(0)
+	<-timer.C
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.kick:
+		}
+		timer.Reset(layEvery)
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		t.mu.Lock()
+		want := t.want
+		t.want = nil
+		t.mu.Unlock()
+		for r := range want {
+			r.lay()
+		}
+	}
+}
+
+// lay puts a tripwire into r's queue, unless there is something unread, which
+// serves as well and will bring us here again.
+func (r *relay) lay() {
+	r.mu.Lock()
+	sock := r.sock
+	skip := r.aborted || r.done || r.armed > 0 || sock == nil
+	r.mu.Unlock()
+	if skip {
+		return
+	}
+	fd, err := sock.copyOf()
+	if err != nil {
+		return // closed, or passed on to where we cannot see it
+	}
+	r.trip(fd)
+	unix.Close(fd)
+}
+
+// trip lays a tripwire through fd, a copy of the program's descriptor.
+func (r *relay) trip(fd int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.aborted || r.done {
+		return
+	}
+	if addfd.Trip(fd) == nil {
+		r.armed++
+	}
+}
+
+// drain reads n fillers; what the program managed to write among them is kept
+// for the peer.
+func (r *relay) drain(n int) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for n > 0 {
+		var buf [64]byte
+		got, ours, err := addfd.Recv(r.fd, buf[:min(n, len(buf))])
+		switch {
+		case err != nil:
+			return err
+		case got == 0:
+			return unix.ECONNRESET
+		case ours:
+			n -= got
+		default:
+			r.early = append(r.early, buf[:got]...)
+		}
+	}
+	r.armed++ // the last filler
+	return nil
+}
+
+// abort ends r so that the program reads what it has been given, and then
+// ECONNRESET; writes fail.
+func (r *relay) abort() {
+	r.mu.Lock()
+	if r.aborted || r.done {
+		r.mu.Unlock()
+		return
+	}
+	r.aborted = true
+	sock, t := r.sock, r.t
+	protected := r.unread()
+	r.mu.Unlock()
+	if t != nil {
+		t.Reset()
+	}
+	switch {
+	case sock == nil:
+		return // it waits in a queue: accepted closes it
+	case !protected:
+		if fd, err := sock.copyOf(); err == nil {
+			addfd.Trip(fd)
+			unix.Close(fd)
+		} else if !addfd.HungUp(r.fd) {
+			r.b.log.Warn("a lost connection shows as its end to the program", "error", opError("reset", sock, err))
+		}
+	}
+	r.end.Close()
+}
+
+// unread reports that there is something in the end's queue.
+func (r *relay) unread() bool {
+	n, err := unix.IoctlGetInt(r.fd, unix.SIOCINQ)
+	return err == nil && n > 0
+}
+
+// accepted gives r, which waited in a queue, the program's socket. The tripwire
+// was laid when it was taken out.
+func (r *relay) accepted(s *Socket) {
+	r.mu.Lock()
+	r.sock = s
+	aborted := r.aborted
+	r.mu.Unlock()
+	if aborted {
+		r.end.Close()
+		return
+	}
+	r.wake()
+}

@@ -1,0 +1,96 @@
+package broker
+
+import (
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// young holds the sockets that were made last. Most are connected or listen at
+// once and never need watching; those that do not get an anchor, so that their
+// closing is seen. Until then a copy of the descriptor is kept.
+type young struct {
+	mu    sync.Mutex
+	queue []youngSocket
+}
+
+type youngSocket struct {
+	s  *Socket
+	fd int
+}
+
+const (
+	youngFor = 500 * time.Millisecond
+	maxYoung = 128
+)
+
+// add takes fd over.
+func (y *young) add(b *Broker, s *Socket, fd int) {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	y.queue = append(y.queue, youngSocket{s, fd})
+	if len(y.queue) > maxYoung {
+		y.grow(b)
+	}
+}
+
+// grow anchors the oldest; y.mu is held.
+func (y *young) grow(b *Broker) {
+	old := y.queue[0]
+	y.queue = y.queue[1:]
+	b.watchClose(old.s, old.fd)
+	unix.Close(old.fd)
+}
+
+// remove ends the holding of s: what happens to it now shows its closing.
+func (y *young) remove(s *Socket) {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	for i := len(y.queue) - 1; i >= 0; i-- { // it is most likely the last
+		if y.queue[i].s == s {
+			unix.Close(y.queue[i].fd)
+			y.queue = append(y.queue[:i], y.queue[i+1:]...)
+			return
+		}
+	}
+}
+
+func (y *young) run(b *Broker) {
+	t := time.NewTicker(youngFor)
+	defer t.Stop()
+	for {
+		select {
+		case <-b.ctx.Done():
+			y.mu.Lock()
+			for _, o := range y.queue {
+				unix.Close(o.fd)
+			}
+			y.queue = nil
+			y.mu.Unlock()
+			return
+		case <-t.C:
+		}
+		y.mu.Lock()
+		for len(y.queue) > 0 && time.Since(y.queue[0].s.created) > youngFor {
+			y.grow(b)
+		}
+		y.mu.Unlock()
+	}
+}
+
+// watchClose anchors s, of which fd is a copy, unless that is done or its
+// closing shows otherwise.
+func (b *Broker) watchClose(s *Socket, fd int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.anchor != nil || s.state == connected || s.state == closed || s.dial != nil && s.dial.docked() {
+		return
+	}
+	a, err := b.anchors.Hold(fd, s.closedByProgram)
+	if err != nil {
+		b.log.Warn("a socket's closing will not be seen", "error", opError("anchor", s, err))
+		return
+	}
+	s.anchor = a
+}

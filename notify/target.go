@@ -1,0 +1,184 @@
+package notify
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const pidfdThread = unix.O_EXCL // PIDFD_THREAD, Linux 6.9
+
+// Target is a task under the filter: its files and memory.
+type Target struct {
+	TID   int
+	pidfd int
+}
+
+// OpenTarget finds a task by its thread id; Close it. It is for use away from
+// the listener's thread; handlers ask their Notification.
+func OpenTarget(tid int) (*Target, error) {
+	if tid <= 0 {
+		return nil, fmt.Errorf("the target is in a pid namespace that is not visible from here: %w", unix.ESRCH)
+	}
+	fd, err := unix.PidfdOpen(tid, pidfdThread)
+	if err == unix.EINVAL { // before 6.9 only thread group leaders have pidfds
+		leader, lerr := tgidOf(tid)
+		if lerr != nil {
+			return nil, lerr
+		}
+		fd, err = unix.PidfdOpen(leader, 0)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("pidfd_open %d: %w", tid, err)
+	}
+	return &Target{TID: tid, pidfd: fd}, nil
+}
+
+// Close gives the task's pidfd back.
+func (t *Target) Close() error { return unix.Close(t.pidfd) }
+
+// Fd gives a copy of the target's descriptor n, close-on-exec, the caller's to
+// close (pidfd_getfd(2), Linux 5.6). EBADF: it has no such descriptor. EPERM:
+// no ptrace access.
+func (t *Target) Fd(n int) (int, error) {
+	return unix.PidfdGetfd(t.pidfd, n, 0)
+}
+
+// Read fills b from the target's memory at addr. EFAULT: not all of it is
+// readable there (process_vm_readv(2)).
+func (t *Target) Read(addr uint64, b []byte) error {
+	if len(b) == 0 {
+		return nil
+	}
+	local := []unix.Iovec{{Base: &b[0]}}
+	local[0].SetLen(len(b))
+	n, err := unix.ProcessVMReadv(t.TID, local, []unix.RemoteIovec{{Base: uintptr(addr), Len: len(b)}}, 0)
+	return vmResult(n, len(b), err)
+}
+
+// Write puts b into the target's memory at addr. EFAULT: not all of it is
+// writable there.
+func (t *Target) Write(addr uint64, b []byte) error {
+	if len(b) == 0 {
+		return nil
+	}
+	local := []unix.Iovec{{Base: &b[0]}}
+	local[0].SetLen(len(b))
+	n, err := unix.ProcessVMWritev(t.TID, local, []unix.RemoteIovec{{Base: uintptr(addr), Len: len(b)}}, 0)
+	return vmResult(n, len(b), err)
+}
+
+func vmResult(n, want int, err error) error {
+	if err == nil && n != want {
+		err = unix.EFAULT
+	}
+	return err
+}
+
+// NetNS opens the target's network namespace; the caller closes it.
+func (t *Target) NetNS() (int, error) {
+	// PIDFD_GET_NET_NAMESPACE (Linux 6.11) needs no /proc.
+	const pidfdGetNetNamespace = 0xff04
+	fd, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(t.pidfd), pidfdGetNetNamespace, 0)
+	if e == 0 {
+		unix.CloseOnExec(int(fd))
+		return int(fd), nil
+	}
+	return unix.Open("/proc/"+strconv.Itoa(t.TID)+"/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+}
+
+// Creds are what the kernel would check a target's network calls by.
+type Creds struct {
+	TGID           int
+	UID            uint32 // effective
+	CapNetBind     bool   // CAP_NET_BIND_SERVICE effective
+	CapNetAdmin    bool   // CAP_NET_ADMIN effective
+	OwnUserNS      bool   // it is in our user namespace
+}
+
+// Creds reads /proc/TID/status. Without a /proc it answers the most that is
+// safe to assume: an ordinary user.
+func (t *Target) Creds() (Creds, error) {
+	dir := "/proc/" + strconv.Itoa(t.TID)
+	b, err := os.ReadFile(dir + "/status")
+	if err != nil {
+		return Creds{}, err
+	}
+	c := Creds{TGID: t.TID}
+	for line := range bytes.Lines(b) {
+		key, val, _ := strings.Cut(strings.TrimSpace(string(line)), ":")
+		f := strings.Fields(val)
+		switch {
+		case key == "Tgid" && len(f) == 1:
+			c.TGID, _ = strconv.Atoi(f[0])
+		case key == "Uid" && len(f) == 4:
+			u, _ := strconv.ParseUint(f[1], 10, 32)
+			c.UID = uint32(u)
+		case key == "CapEff" && len(f) == 1:
+			caps, _ := strconv.ParseUint(f[0], 16, 64)
+			c.CapNetBind = caps&(1<<unix.CAP_NET_BIND_SERVICE) != 0
+			c.CapNetAdmin = caps&(1<<unix.CAP_NET_ADMIN) != 0
+		}
+	}
+	theirs, err1 := os.Readlink(dir + "/ns/user")
+	ours, err2 := os.Readlink("/proc/self/ns/user")
+	c.OwnUserNS = err1 == nil && err2 == nil && theirs == ours
+	return c, nil
+}
+
+func tgidOf(tid int) (int, error) {
+	c, err := (&Target{TID: tid}).Creds()
+	return c.TGID, err
+}
+
+// targetCache keeps the pidfds of the tasks that called last. A pidfd never
+// comes to mean another task: when its own has ended, calls on it give ESRCH,
+// and a task that got the number again is opened anew.
+type targetCache struct {
+	byTID map[int]*Target
+	order []int // oldest first
+}
+
+const maxTargets = 64
+
+func newTargetCache() targetCache { return targetCache{byTID: make(map[int]*Target)} }
+
+func (c *targetCache) get(tid int) (*Target, error) {
+	if t := c.byTID[tid]; t != nil {
+		if unix.PidfdSendSignal(t.pidfd, 0, nil, 0) != unix.ESRCH {
+			return t, nil
+		}
+		c.drop(tid)
+	}
+	t, err := OpenTarget(tid)
+	if err != nil {
+		return nil, err
+	}
+	if len(c.order) == maxTargets {
+		c.drop(c.order[0])
+	}
+	c.byTID[tid] = t
+	c.order = append(c.order, tid)
+	return t, nil
+}
+
+func (c *targetCache) drop(tid int) {
+	unix.Close(c.byTID[tid].pidfd)
+	delete(c.byTID, tid)
+	for i, o := range c.order {
+		if o == tid {
+			c.order = append(c.order[:i], c.order[i+1:]...)
+			return
+		}
+	}
+}
+
+func (c *targetCache) close() {
+	for len(c.order) > 0 {
+		c.drop(c.order[0])
+	}
+}
