@@ -116,9 +116,9 @@ func (c *conn) count() {
 	if c.live == 1 {
 		c.seen = c.qc.ConnectionStats().PacketsReceived
 		if c.keep == nil {
-			c.keep = time.AfterFunc(c.h.cfg.KeepAlive, c.tick)
+			c.keep = time.AfterFunc(c.h.cfg.KeepAlive/2, c.tick)
 		} else {
-			c.keep.Reset(c.h.cfg.KeepAlive)
+			c.keep.Reset(c.h.cfg.KeepAlive / 2)
 		}
 	}
 }
@@ -147,7 +147,8 @@ func (c *conn) release() {
 	}
 }
 
-// tick sends a keepalive when nothing came since the last one. It is a message
+// tick runs twice in a KeepAlive and sends one when nothing came since the last
+// tick: after the answer to one, the next is due a whole KeepAlive later. It is a message
 // on the control stream and no PING frame: it must be long enough for a
 // stateless reset in answer (quic-go gives none to packets of 42 octets or
 // fewer), and quic-go's own keepalives would run without streams, too.
@@ -162,7 +163,7 @@ func (c *conn) tick() {
 	} else {
 		c.sendControl(msgKeepAlive, make([]byte, keepAliveSize))
 	}
-	c.keep.Reset(c.h.cfg.KeepAlive)
+	c.keep.Reset(c.h.cfg.KeepAlive / 2)
 }
 
 // networkError takes a hint that the peer is gone (see hintCount). Only a

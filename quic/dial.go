@@ -106,6 +106,9 @@ func (h *Host) dialOnce(ctx context.Context, p Peer, clientPort uint16, onAnswer
 		return nil, true, dialError("handshake", p, l.err)
 	}
 	st, err = l.open(ctx, p, clientPort)
+	if err != nil && connGone(err) {
+		l.leavePool() // its own goroutine will, but the next try comes first
+	}
 	return st, fresh, err
 }
 
