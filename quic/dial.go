@@ -67,6 +67,11 @@ type link struct {
 func (h *Host) Dial(ctx context.Context, p Peer, clientPort uint16, onAnswer func()) (*Stream, error) {
 	p.Remote = netip.AddrPortFrom(p.Remote.Addr().Unmap(), p.Remote.Port())
 	p.Local = p.Local.Unmap()
+	if !p.Remote.IsValid() {
+		return nil, dialError("socket", p, unix.EINVAL)
+	} else if p.Remote.Port() == 0 { // UDP has no such port; TCP is refused
+		return nil, dialError("socket", p, unix.ECONNREFUSED)
+	}
 	if onAnswer == nil {
 		onAnswer = func() {}
 	}

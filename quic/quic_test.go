@@ -7,12 +7,15 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	quicgo "github.com/quic-go/quic-go"
 )
 
 func TestMain(m *testing.M) {
@@ -251,5 +254,117 @@ func TestSharedHandshake(t *testing.T) {
 	}
 	if n := other.Stats().Streams; n != 1 {
 		t.Errorf("another uid shares the connection: %d streams", n)
+	}
+}
+
+// TestOtherQUIC: a QUIC server with another ALPN is told apart.
+func TestOtherQUIC(t *testing.T) {
+	tlsConf := testHost(t, nil).serverTLS()
+	tlsConf.NextProtos = []string{"h3"}
+	ln, err := quicgo.ListenAddr("127.0.0.1:0", tlsConf, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	_, err = testHost(t, nil).Dial(testContext(t), Peer{Remote: udpAddrPort(ln.Addr())}, 1, nil)
+	wantErrno(t, err, unix.ECONNREFUSED)
+	if !errors.Is(err, ErrNotPoemq) {
+		t.Errorf("%v is no ErrNotPoemq", err)
+	}
+}
+
+// TestWithoutErrorQueue: where IP_RECVERR is refused, a connected socket still
+// learns of closed ports.
+func TestWithoutErrorQueue(t *testing.T) {
+	useErrorQueue = false
+	defer func() { useErrorQueue = true }()
+	start := time.Now()
+	_, err := testHost(t, nil).Dial(testContext(t), Peer{Remote: closedPort(t, "127.0.0.1")}, 1, nil)
+	wantErrno(t, err, unix.ECONNREFUSED)
+	if d := time.Since(start); d > time.Second {
+		t.Errorf("took %v", d)
+	}
+	srv := startChild(t, "server", "127.0.0.1:0", t.TempDir())
+	st := dial(t, testHost(t, func(c *Config) { c.KeepAlive = time.Second }), addrPort(srv.line(t)))
+	srv.line(t)
+	srv.kill()
+	readEnd(t, st)
+}
+
+// TestBadPeer: addresses that no packet can be sent to.
+func TestBadPeer(t *testing.T) {
+	_, err := testHost(t, nil).Dial(testContext(t), Peer{}, 1, nil)
+	wantErrno(t, err, unix.EINVAL)
+	_, err = testHost(t, nil).Dial(testContext(t), Peer{Remote: addrPort("127.0.0.1:0")}, 1, nil)
+	wantErrno(t, err, unix.ECONNREFUSED)
+}
+
+// TestBadHeader: garbage on a stream is refused by status and harms nobody.
+func TestBadHeader(t *testing.T) {
+	e, got := listen(t, testHost(t, nil), "127.0.0.1:0", ListenOptions{})
+	h := testHost(t, nil)
+	good := dial(t, h, e.Addr())
+	srv := <-got
+	for garbage, want := range map[string]status{"GET / HTTP/1.1": statusVersion, "\x01\x06garbage": statusBadHeader} {
+		s, err := good.c.qc.OpenStream()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Write([]byte(garbage))
+		b := make([]byte, 2)
+		if n, err := s.Read(b); n != 1 || status(b[0]) != want {
+			t.Errorf("%q: answer % x, %v", garbage, b[:n], err)
+		}
+		s.CancelRead(streamReset)
+		s.CancelWrite(streamReset)
+	}
+	good.Write([]byte("x"))
+	if _, err := srv.Read(make([]byte, 1)); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestManyInSequence: streams opened and closed leave nothing behind.
+func TestManyInSequence(t *testing.T) {
+	hs := testHost(t, func(c *Config) { c.Log = nil })
+	e, err := hs.Listen(nil, addrPort("127.0.0.1:0"), ListenOptions{}, func(in *Incoming) {
+		st, err := in.Accept()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		io.Copy(st, st)
+		st.CloseWrite()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := testHost(t, func(c *Config) { c.Log = nil })
+	ctx := testContext(t)
+	round := func(n int) {
+		for range n {
+			st, err := h.Dial(ctx, Peer{Remote: e.Addr()}, 1, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			st.Write([]byte("x"))
+			st.CloseWrite()
+			if b, err := io.ReadAll(st); len(b) != 1 || err != nil {
+				t.Fatal(b, err)
+			}
+		}
+	}
+	var before, after runtime.MemStats
+	round(1000)
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	goroutines := runtime.NumGoroutine()
+	round(5000)
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	grown := int64(after.HeapAlloc) - int64(before.HeapAlloc)
+	t.Logf("heap %+d octets, goroutines %+d", grown, runtime.NumGoroutine()-goroutines)
+	if grown > 1<<20 || runtime.NumGoroutine() > goroutines+5 {
+		t.Error("something stays behind")
 	}
 }
