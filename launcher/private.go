@@ -29,7 +29,7 @@ func findPoemqd(given string, env []string) (string, error) {
 	var places []string
 	if exe := self(); exe != "" {
 		dir := filepath.Dir(exe)
-		places = append(places, dir+"/poemqd", filepath.Join(dir, "../libexec/poemq/poemqd"), filepath.Join(dir, "../sbin/poemqd"))
+		places = append(places, filepath.Join(dir, "poemqd"), filepath.Join(dir, "../libexec/poemq/poemqd"), filepath.Join(dir, "../sbin/poemqd"))
 	}
 	places = append(places, "/usr/libexec/poemq/poemqd", "/usr/sbin/poemqd")
 	for _, p := range append(places, candidates("poemqd", env)...) {
