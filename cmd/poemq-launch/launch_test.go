@@ -41,7 +41,7 @@ func TestErrorsInWords(t *testing.T) {
 	if err := os.WriteFile(script, []byte("#!/no/interpreter\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	stale := filepath.Join(dir, "stale.sock")
+	stale := filepath.Join(t.TempDir(), "stale.sock")
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 	if err != nil {
 		t.Fatal(err)
