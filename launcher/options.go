@@ -1,0 +1,94 @@
+package launcher
+
+import "strconv"
+
+// What QUIC is wanted for (--quic).
+const (
+	QuicRequire = "require" // refuse TCP
+	QuicPrefer  = "prefer"  // TCP where the peer has no QUIC
+	QuicOff     = "off"     // become the program without any filter
+)
+
+// What to do without a broker (--on-broker-missing).
+const (
+	MissingEmbedded = "embedded" // start a private poemqd for this process tree
+	MissingFail     = "fail"
+	MissingPlain    = "plain" // become the program without any filter, with a warning
+)
+
+// Ways of the embedded broker (doc.go tells which is taken when).
+const (
+	modeInPlace = "inplace"
+	modeChain   = "chain"
+)
+
+// DefaultBroker is the system broker's socket.
+const DefaultBroker = "/run/poemq/broker.sock"
+
+// Options are the launcher's settings; the flags of poemq-launch(1) set them.
+type Options struct {
+	Args            []string // the program and its arguments
+	Broker          string   // path of the broker's socket
+	Quic            string
+	Matches         []Match // none means DefaultMatches
+	OnBrokerMissing string
+	Poemqd          string // path of poemqd for the embedded broker; empty means to look for it
+	EmbeddedMode    string // inplace or chain; empty means as the machine demands (for tests)
+
+	// The inner launcher of a chain is told by its poemqd where the broker is
+	// (an inherited descriptor; -1 means none) and by the outer launcher what
+	// the program shall inherit.
+	HandoverFD int
+	Inherited  string
+}
+
+func (o *Options) check() error {
+	if len(o.Args) == 0 {
+		return &Error{What: "no command given", Hint: "usage: poemq-launch [flags] [--] CMD [ARG…]"}
+	}
+	for _, f := range []struct {
+		name, value string
+		allowed     []string
+	}{
+		{"--quic", o.Quic, []string{QuicRequire, QuicPrefer, QuicOff}},
+		{"--on-broker-missing", o.OnBrokerMissing, []string{MissingEmbedded, MissingFail, MissingPlain}},
+		{"POEMQ_EMBEDDED_MODE", o.EmbeddedMode, []string{"", modeInPlace, modeChain}},
+	} {
+		if !contains(f.allowed, f.value) {
+			return &Error{What: f.name, Why: strconv.Quote(f.value) + " is none of its values", Hint: "use " + words(f.allowed)}
+		}
+	}
+	if o.Quic == QuicRequire && o.OnBrokerMissing == MissingPlain {
+		return &Error{What: "--on-broker-missing plain", Why: "it would speak TCP, which --quic require forbids", Hint: "use fail or embedded"}
+	}
+	if len(o.Matches) == 0 {
+		o.Matches = DefaultMatches()
+	}
+	return nil
+}
+
+func contains(list []string, s string) bool {
+	for _, l := range list {
+		if l == s {
+			return true
+		}
+	}
+	return false
+}
+
+func words(list []string) string {
+	s := ""
+	for i, l := range list {
+		switch {
+		case l == "":
+			continue
+		case s == "":
+		case i == len(list)-1:
+			s += " or "
+		default:
+			s += ", "
+		}
+		s += l
+	}
+	return s
+}

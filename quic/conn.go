@@ -1,0 +1,215 @@
+package quic
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	quicgo "github.com/quic-go/quic-go"
+)
+
+// errDraining: the connection takes no new stream. The dialer makes another.
+var errDraining = errors.New("connection is being closed")
+
+// conn is a QUIC connection of either side: it counts streams, keeps the path
+// alive while there are any, notices a dead peer, and ends without losing what
+// was written (control.go).
+type conn struct {
+	h             *Host
+	qc            *quicgo.Conn
+	local, remote netip.AddrPort
+	// onIdle is called, with mu held, when the last stream is over or the
+	// connection is new; onDrain once, without, when it takes no more streams.
+	onIdle  func()
+	onDrain func()
+
+	mu       sync.Mutex // guards what follows
+	live     int        // streams not over
+	total    uint64     // streams ever opened (client) or accepted (server)
+	draining bool
+	ctl      control
+	keep     *time.Timer // runs while live > 0
+	seen     uint64      // packets received at the last tick of keep
+	linger   *time.Timer // runs while draining with live == 0
+	hint     hint
+}
+
+// hint collects ICMP errors since the last packet from the peer.
+type hint struct {
+	n       int
+	first   time.Time
+	packets uint64 // received at that time
+}
+
+// A peer is taken for dead after hintCount ICMP errors over hintSpan without a
+// packet from it. One error alone proves nothing: anybody can send one (RFC
+// 5927 section 4), and a host that is being configured sends them too.
+const (
+	hintCount = 3
+	hintSpan  = time.Second
+)
+
+// lingerTime bounds how long a connection without streams waits for the peer's
+// word that everything has arrived.
+const lingerTime = 60 * time.Second
+
+func newConn(h *Host, qc *quicgo.Conn) *conn {
+	return &conn{
+		h: h, qc: qc, local: udpAddrPort(qc.LocalAddr()), remote: udpAddrPort(qc.RemoteAddr()),
+		onIdle: func() {}, onDrain: func() {},
+	}
+}
+
+func udpAddrPort(a net.Addr) netip.AddrPort {
+	u, ok := a.(*net.UDPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	ap := u.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}
+
+// run starts the connection's goroutines; the host's WaitGroup counts them.
+// ended is called when the connection is dead and its timers are stopped.
+func (c *conn) run(ended func()) {
+	c.h.wg.Go(c.readControl)
+	c.h.wg.Go(func() {
+		<-c.qc.Context().Done()
+		c.mu.Lock()
+		c.draining = true
+		stop(c.keep)
+		stop(c.linger)
+		c.mu.Unlock()
+		c.h.log.Debug("connection ended", "peer", c.remote, "local", c.local, "cause", context.Cause(c.qc.Context()))
+		ended()
+	})
+}
+
+func stop(t *time.Timer) {
+	if t != nil {
+		t.Stop()
+	}
+}
+
+// retain counts a new stream. It fails with errDraining.
+func (c *conn) retain() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.draining {
+		return errDraining
+	}
+	c.count()
+	return nil
+}
+
+// count adds a stream; mu is held.
+func (c *conn) count() {
+	c.live++
+	c.total++
+	stop(c.linger)
+	if c.live == 1 {
+		c.seen = c.qc.ConnectionStats().PacketsReceived
+		if c.keep == nil {
+			c.keep = time.AfterFunc(c.h.cfg.KeepAlive/2, c.tick)
+		} else {
+			c.keep.Reset(c.h.cfg.KeepAlive / 2)
+		}
+	}
+}
+
+// unopen takes back a retain whose stream was never opened.
+func (c *conn) unopen() {
+	c.mu.Lock()
+	c.total--
+	c.mu.Unlock()
+	c.release()
+}
+
+// release counts a stream as over.
+func (c *conn) release() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.live--
+	if c.live > 0 || c.qc.Context().Err() != nil {
+		return
+	}
+	stop(c.keep)
+	if c.draining {
+		c.drained()
+	} else {
+		c.onIdle()
+	}
+}
+
+// tick runs twice in a KeepAlive and sends one when nothing came since the last
+// tick: after the answer to one, the next is due a whole KeepAlive later. It is a message
+// on the control stream and no PING frame: it must be long enough for a
+// stateless reset in answer (quic-go gives none to packets of 42 octets or
+// fewer), and quic-go's own keepalives would run without streams, too.
+func (c *conn) tick() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.live == 0 || c.qc.Context().Err() != nil {
+		return
+	}
+	if n := c.qc.ConnectionStats().PacketsReceived; n != c.seen {
+		c.seen = n
+	} else {
+		c.sendControl(msgKeepAlive, make([]byte, keepAliveSize))
+	}
+	c.keep.Reset(c.h.cfg.KeepAlive / 2)
+}
+
+// networkError takes a hint that the peer is gone (see hintCount). Only a
+// refusal counts: unreachable hosts and networks may come back, and then
+// nothing is lost.
+func (c *conn) networkError(e socketError) {
+	if !e.icmp || e.errno != unix.ECONNREFUSED {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now, n := time.Now(), c.qc.ConnectionStats().PacketsReceived
+	if c.hint.n == 0 || c.hint.packets != n {
+		c.hint = hint{n: 1, first: now, packets: n}
+		return
+	}
+	c.hint.n++
+	if c.hint.n < hintCount || now.Sub(c.hint.first) < hintSpan || c.ctl.lost {
+		return
+	}
+	c.ctl.lost = true
+	c.h.log.Info("peer is gone", "peer", c.remote, "local", c.local, "streams", c.live, "icmp_errors", c.hint.n)
+	c.close(connLost, fmt.Sprintf("%d ICMP errors and no packet for %v", c.hint.n, now.Sub(c.hint.first).Round(time.Millisecond)))
+}
+
+// close ends the connection at once. It does not wait for it.
+func (c *conn) close(code quicgo.ApplicationErrorCode, why string) {
+	go c.qc.CloseWithError(code, why) // ends with the connection, which run watches
+}
+
+func (c *conn) stats() Stats {
+	q := c.qc.ConnectionStats()
+	c.mu.Lock()
+	live := c.live
+	c.mu.Unlock()
+	return Stats{
+		RTT: q.SmoothedRTT, MinRTT: q.MinRTT, RTTVar: q.MeanDeviation,
+		CongestionWindow: q.CongestionWindow,
+		BytesSent:        q.BytesSent, BytesReceived: q.BytesReceived,
+		PacketsSent: q.PacketsSent, PacketsReceived: q.PacketsReceived,
+		PacketsLost: q.PacketsLost,
+		Streams:     live,
+	}
+}
+
+func isTimeout(err error) bool {
+	ne, ok := errors.AsType[net.Error](err)
+	return ok && ne.Timeout() && !errors.Is(err, ErrLost)
+}

@@ -1,0 +1,68 @@
+// Package quic brings a program's bytes to the other host: one bidirectional
+// QUIC stream for each TCP connection, on connections that streams to the same
+// peer share. It is the only package that knows quic-go, and knows nothing of
+// how programs are caught.
+//
+// # Theory of operation
+//
+// What comes in: Host.Dial with a Peer and the port of the program's socket;
+// Host.Listen with an address and a function for what arrives. What goes out:
+// a Stream, with the semantics of a TCP connection, or an error that holds the
+// errno the program is to get. docs/wire.md tells what is on the wire.
+//
+//	Dial → pool (dial.go) → socket (socket.go) → handshake, pin (host.go,
+//	       pins.go) → stream, header (header.go) → status → Stream (stream.go)
+//	Listen → port (endpoint.go) → connection → stream → header → Incoming →
+//	       Accept or Refuse → Stream
+//
+// A client has one connected UDP socket for each connection, so the kernel
+// gives it the ICMP errors of that peer and no others. A server has one UDP
+// socket for each listening port. Sockets are made inside the program's
+// network namespace (package netns) and stay there.
+//
+// # Dead peers
+//
+// A closed UDP port is known in one round trip: during the handshake any ICMP
+// error ends the dial with its errno. Afterwards anybody could forge one, so
+// it is a hint: when ECONNREFUSED repeats for a second while not one packet
+// comes from the peer, the connection is lost (conn.go). Both sides read ICMP
+// errors from the socket's error queue (errqueue.go). Other errors of the
+// network and of sending are no reason to give up: a path may come back within
+// MaxIdle, and nothing is lost then.
+//
+// While streams are open, silence is probed every KeepAlive with a message
+// long enough to be answered by a stateless reset, which a restarted peer with
+// the same identity sends. So a vanished or restarted process is known in
+// about KeepAlive plus one second; a vanished host or a cut cable after MaxIdle.
+//
+// # Endings
+//
+// FIN is io.EOF, RST is ErrReset, a lost connection is ErrLost and never
+// io.EOF. Connections end in two ways: after an exchange of GOAWAY and DONE
+// (control.go), when nothing is under way any more; or at once, when a side
+// died or closed its Host without Drain. Endpoint.Close takes the first way,
+// and until it is through the UDP socket lives and refuses what is new. A new
+// Listen for the same address takes that socket over.
+//
+// # Identity
+//
+// Servers show an ECDSA key of their own; clients pin it on first use by
+// address and port (pins.go). A pin is checked while the peer shows its
+// certificate and made when the handshake has proved that it has the key.
+// Clients show no key yet.
+//
+// # Limits
+//
+// 100,000 living streams a connection; 512 KiB to 6 MiB unread a stream;
+// 256 MiB unread a connection (Config.ConnWindow): beyond that all its streams
+// wait for the readers. A stream header is at most 1 KiB and must come within
+// 10 s. One connection a Peer.
+//
+// # Goroutines
+//
+// Each Host counts its own and Close waits for them. A connection has two
+// (control stream, watching its end) and on the server one that accepts
+// streams; a stream has none of ours, except while its header is read and
+// while accept runs. quic-go adds three for each socket and two for each
+// connection.
+package quic

@@ -1,0 +1,362 @@
+package quic
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	quicgo "github.com/quic-go/quic-go"
+
+	"github.com/poemq/poemq/quic/netns"
+)
+
+// ListenOptions are the socket options that matter to bind(2).
+type ListenOptions struct {
+	V6Only    bool // IPV6_V6ONLY: a wildcard IPv6 address takes no IPv4
+	ReusePort bool // SO_REUSEPORT: the kernel shares the port out among sockets of one user
+}
+
+// Endpoint is a listening socket: one UDP port whose connections carry streams
+// to one program's port. Close it.
+type Endpoint struct {
+	p      *port
+	accept func(*Incoming)
+}
+
+type portKey struct {
+	ns     uint64
+	local  netip.AddrPort
+	v6only bool
+}
+
+// port is a bound UDP socket. It outlives its Endpoint until the last stream
+// is over, and may get another Endpoint meanwhile.
+type port struct {
+	h    *Host
+	key  portKey
+	addr netip.AddrPort // with the port the kernel chose
+	sock *socket
+	tr   *quicgo.Transport
+	ln   *quicgo.Listener
+	gone chan struct{} // closed when the UDP socket is closed
+
+	mu    sync.Mutex // guards what follows
+	ep    *Endpoint  // nil: refuse
+	conns map[*conn]struct{}
+	dying bool // the socket is being closed
+}
+
+const (
+	headerTimeout = 10 * time.Second
+)
+
+// Listen binds a UDP socket to local in ns (nil: the process's own) and calls
+// accept, on a goroutine of its own, for each stream that comes. A zero port
+// lets the kernel choose. Errors wrap the kernel's errno.
+//
+// When streams of a closed Endpoint of the same address keep the socket, it is
+// taken over; their connections go on.
+func (h *Host) Listen(ns *netns.NS, local netip.AddrPort, o ListenOptions, accept func(*Incoming)) (*Endpoint, error) {
+	local = netip.AddrPortFrom(local.Addr().Unmap(), local.Port())
+	key := portKey{ns.ID(), local, o.V6Only}
+	for {
+		e, wait, err := h.adopt(key, o, accept)
+		if e != nil || err != nil {
+			return e, err
+		}
+		if wait == nil {
+			break
+		}
+		<-wait
+	}
+	sock, err := listenSocket(ns, local, o)
+	if err != nil {
+		return nil, fmt.Errorf("listen %v/udp: %w", local, err)
+	}
+	e, err := h.serve(ns, key, sock, accept)
+	if err != nil {
+		sock.Close()
+		return nil, fmt.Errorf("listen %v/udp: %w", local, err)
+	}
+	return e, nil
+}
+
+// adopt looks for a socket of ours that lingers on the address. wait is closed
+// when one that is being closed is gone.
+func (h *Host) adopt(key portKey, o ListenOptions, accept func(*Incoming)) (e *Endpoint, wait <-chan struct{}, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return nil, nil, ErrHostClosed
+	}
+	for _, p := range h.ports[key] {
+		p.mu.Lock()
+		switch {
+		case p.dying:
+			wait = p.gone
+		case p.ep == nil:
+			p.ep = &Endpoint{p: p, accept: accept}
+			e = p.ep
+		}
+		p.mu.Unlock()
+		if e != nil {
+			return e, nil, nil
+		}
+	}
+	return nil, wait, nil
+}
+
+// serve starts QUIC on a bound socket.
+func (h *Host) serve(ns *netns.NS, key portKey, sock *socket, accept func(*Incoming)) (*Endpoint, error) {
+	p := &port{
+		h: h, sock: sock, addr: udpAddrPort(sock.LocalAddr()),
+		gone: make(chan struct{}), conns: map[*conn]struct{}{},
+	}
+	key.local = p.addr
+	p.key = key
+	where := p.addr.String()
+	if !ns.IsSelf() {
+		where = fmt.Sprintf("%v@%d", p.addr, key.ns)
+	}
+	reset, err := h.id.resetKey(where)
+	if err != nil {
+		return nil, err
+	}
+	sock.onError = p.networkError
+	p.tr = &quicgo.Transport{
+		Conn: sock, ConnectionIDLength: 8, StatelessResetKey: reset,
+		ConnContext: p.admit,
+	}
+	p.ep = &Endpoint{p: p, accept: accept}
+	e := p.ep
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return nil, ErrHostClosed
+	}
+	p.ln, err = p.tr.Listen(h.serverTLS(), h.quicConfig(false))
+	if err != nil {
+		p.tr.Close()
+		return nil, err
+	}
+	h.checkBuffers(sock)
+	h.ports[key] = append(h.ports[key], p)
+	h.wg.Go(p.acceptConns)
+	return e, nil
+}
+
+// Addr is the address bound, with the port the kernel chose if none was asked
+// for.
+func (e *Endpoint) Addr() netip.AddrPort { return e.p.addr }
+
+// Close refuses new connections and streams from now on: a peer's Dial gets
+// ECONNREFUSED. Established streams go on; the UDP socket is closed with the
+// last of them, once the peers have read all. It does not wait for that.
+func (e *Endpoint) Close() {
+	p := e.p
+	p.mu.Lock()
+	mine := p.ep == e
+	p.mu.Unlock()
+	if mine {
+		p.closeListening()
+	}
+}
+
+// Released is closed when the UDP socket is: the port is free again.
+func (e *Endpoint) Released() <-chan struct{} { return e.p.gone }
+
+// admit is asked for each Initial packet of a new connection; an error makes
+// quic-go answer CONNECTION_REFUSED.
+func (p *port) admit(ctx context.Context, _ *quicgo.ClientInfo) (context.Context, error) {
+	if p.listening() == nil {
+		return nil, unix.ECONNREFUSED
+	}
+	return ctx, nil
+}
+
+func (p *port) listening() *Endpoint {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.ep
+}
+
+func (p *port) closeListening() {
+	p.mu.Lock()
+	p.ep = nil
+	conns := make([]*conn, 0, len(p.conns))
+	for c := range p.conns {
+		conns = append(conns, c)
+	}
+	p.mu.Unlock()
+	for _, c := range conns {
+		c.goAway()
+	}
+	p.maybeEnd()
+}
+
+// kill is for Host.Close, after closeListening.
+func (p *port) kill() {
+	p.mu.Lock()
+	for c := range p.conns {
+		c.close(connClosing, "host closes")
+	}
+	p.mu.Unlock()
+}
+
+// maybeEnd closes the socket if nobody listens and no connection is left.
+func (p *port) maybeEnd() {
+	p.mu.Lock()
+	end := p.ep == nil && len(p.conns) == 0 && !p.dying
+	p.dying = p.dying || end
+	p.mu.Unlock()
+	if end {
+		p.ln.Close() // ends acceptConns, which does the rest
+	}
+}
+
+// acceptConns is the port's goroutine.
+func (p *port) acceptConns() {
+	for {
+		qc, err := p.ln.Accept(context.Background())
+		if err != nil {
+			break
+		}
+		p.admitConn(qc)
+	}
+	p.mu.Lock()
+	p.dying = true
+	p.mu.Unlock()
+	p.tr.Close()
+	p.sock.Close()
+	p.h.mu.Lock()
+	ps := slices.DeleteFunc(p.h.ports[p.key], func(q *port) bool { return q == p })
+	if p.h.ports[p.key] = ps; len(ps) == 0 {
+		delete(p.h.ports, p.key)
+	}
+	p.h.mu.Unlock()
+	close(p.gone)
+}
+
+func (p *port) admitConn(qc *quicgo.Conn) {
+	c := newConn(p.h, qc)
+	p.mu.Lock()
+	if p.ep == nil {
+		p.mu.Unlock()
+		qc.CloseWithError(connRefused, "nobody listens")
+		return
+	}
+	p.conns[c] = struct{}{}
+	p.mu.Unlock()
+	c.run(func() {
+		p.mu.Lock()
+		delete(p.conns, c)
+		p.mu.Unlock()
+		p.maybeEnd()
+	})
+	p.h.wg.Go(func() { p.acceptStreams(c) })
+}
+
+// networkError finds the connections an ICMP error is about.
+func (p *port) networkError(e socketError) {
+	if !e.icmp {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.conns {
+		if c.remote == e.dst {
+			c.networkError(e)
+		}
+	}
+}
+
+// acceptStreams is a server connection's goroutine. Streams are accepted, to
+// be refused by status, even when nobody listens.
+func (p *port) acceptStreams(c *conn) {
+	for {
+		s, err := c.qc.AcceptStream(c.qc.Context())
+		if err != nil {
+			return
+		}
+		c.mu.Lock()
+		c.count()
+		c.mu.Unlock()
+		p.h.wg.Go(func() { p.receive(c, s) })
+	}
+}
+
+// receive reads a stream's header and hands it to the endpoint.
+func (p *port) receive(c *conn, s *quicgo.Stream) {
+	in := &Incoming{st: newStream(c, s, netip.AddrPortFrom(c.local.Addr(), p.addr.Port()), c.remote)}
+	s.SetReadDeadline(time.Now().Add(headerTimeout))
+	h, err := readHeader(s)
+	if err != nil {
+		p.h.log.Debug("stream header", "peer", c.remote, "err", err)
+		if errors.Is(err, errHeaderVersion) {
+			in.Refuse(unix.EPROTONOSUPPORT)
+		} else if errors.Is(err, errHeader) {
+			in.Refuse(unix.EPROTO)
+		} else {
+			in.st.abort(streamHeader)
+		}
+		return
+	}
+	s.SetReadDeadline(time.Time{})
+	in.st.remote = netip.AddrPortFrom(c.remote.Addr(), h.ClientPort)
+	e := p.listening()
+	if e == nil || h.ServerPort != 0 && h.ServerPort != p.addr.Port() {
+		in.Refuse(unix.ECONNREFUSED)
+		return
+	}
+	e.accept(in)
+}
+
+// Incoming is a stream that waits for Accept or Refuse; exactly one of them
+// must be called, by any goroutine, and may be late.
+type Incoming struct {
+	st   *Stream
+	once sync.Once
+}
+
+// RemoteAddr is the peer's IP and the port of the connecting program's socket.
+func (in *Incoming) RemoteAddr() netip.AddrPort { return in.st.remote }
+
+// LocalAddr is the IP the packets were sent to and the listening port.
+func (in *Incoming) LocalAddr() netip.AddrPort { return in.st.local }
+
+// Done is closed when the connecting side has given up or is lost.
+func (in *Incoming) Done() <-chan struct{} { return in.st.WriteDone() }
+
+// Accept answers OK and returns the stream, which the caller then owns. Errors
+// are those of Stream.Write: the peer has given up; net.ErrClosed after
+// Refuse.
+func (in *Incoming) Accept() (*Stream, error) {
+	err := errAnswered
+	in.once.Do(func() {
+		_, err = in.st.Write([]byte{byte(statusOK)})
+	})
+	if err != nil {
+		if err != errAnswered {
+			in.st.Reset()
+		}
+		return nil, fmt.Errorf("accept from %v: %w", in.st.remote, err)
+	}
+	return in.st, nil
+}
+
+var errAnswered = fmt.Errorf("already answered: %w", unix.EINVAL)
+
+// Refuse answers with the status of errno and ends the stream. It does nothing
+// after Accept.
+func (in *Incoming) Refuse(errno unix.Errno) {
+	in.once.Do(func() {
+		in.st.Write([]byte{byte(statusOf(errno))})
+		in.st.abort(streamRefused)
+	})
+}

@@ -1,0 +1,262 @@
+package quic
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+
+	"golang.org/x/net/ipv4"
+	"golang.org/x/sys/unix"
+
+	quicgo "github.com/quic-go/quic-go"
+
+	"github.com/poemq/poemq/quic/netns"
+)
+
+// socket is a UDP socket as quic-go sees it. It keeps the network's errors
+// from quic-go, which would end every connection at the first of them, and
+// tells them to onError.
+//
+// quic-go reads through ReadBatch because the type has that method; without
+// it, it would take the file descriptor and read past us.
+type socket struct {
+	*net.UDPConn // owned by the transport's owner, who closes it after the transport
+	batch        *ipv4.PacketConn
+	raw          syscall.RawConn
+	connected    bool // to one peer: addresses are left out on sending
+	queue        bool // the error queue is on (IP_RECVERR)
+	// onPacket is called for the first read that brings packets. May be nil.
+	onPacket func()
+	answered bool // onPacket was called; only the reading goroutine uses it
+	// onError is told each error, from the reading or a writing goroutine.
+	// It must not block.
+	onError func(socketError)
+}
+
+// socketError is one error the network, or the kernel on sending, gave.
+type socketError struct {
+	errno unix.Errno
+	icmp  bool           // came from the network; else from sending
+	dst   netip.AddrPort // where the packet went; zero when not known
+}
+
+var (
+	_ quicgo.OOBCapablePacketConn = (*socket)(nil)
+	_ interface {
+		ReadBatch([]ipv4.Message, int) (int, error)
+	} = (*socket)(nil)
+)
+
+// useErrorQueue is turned off by a test, to go the way without IP_RECVERR.
+var useErrorQueue = true
+
+func newSocket(c *net.UDPConn, connected bool) (*socket, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	s := &socket{
+		UDPConn: c, batch: ipv4.NewPacketConn(c), raw: raw, connected: connected,
+		onError: func(socketError) {},
+	}
+	s.queue = useErrorQueue && s.enableErrorQueue()
+	return s, nil
+}
+
+// dialSocket makes a UDP socket in ns that is connected to remote, from local
+// unless that is the zero Addr. Errors wrap the kernel's errno.
+func dialSocket(ns *netns.NS, local netip.Addr, remote netip.AddrPort) (s *socket, err error) {
+	var laddr *net.UDPAddr
+	if local.IsValid() {
+		laddr = net.UDPAddrFromAddrPort(netip.AddrPortFrom(local, 0))
+	}
+	err = ns.Do(func() error {
+		d := net.Dialer{Control: noBroadcast}
+		if laddr != nil {
+			d.LocalAddr = laddr
+		}
+		c, err := d.Dial(network(remote.Addr()), remote.String())
+		if errors.Is(err, unix.EACCES) || remote.Addr().IsMulticast() {
+			err = unix.ENETUNREACH // what TCP's connect says of such addresses
+		}
+		if err != nil {
+			if c != nil {
+				c.Close()
+			}
+			return err
+		}
+		if s, err = newSocket(c.(*net.UDPConn), true); err != nil {
+			c.Close()
+		}
+		return err
+	})
+	return s, err
+}
+
+// noBroadcast takes back what package net gives each UDP socket.
+func noBroadcast(_, _ string, raw syscall.RawConn) error {
+	return raw.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 0) })
+}
+
+func network(a netip.Addr) string {
+	if a.Is4() {
+		return "udp4"
+	}
+	return "udp6"
+}
+
+// listenSocket binds a UDP socket in ns. It does so by hand: package net
+// chooses the family and IPV6_V6ONLY of wildcard addresses by itself, and here
+// they must be what the program asked for.
+func listenSocket(ns *netns.NS, local netip.AddrPort, o ListenOptions) (*socket, error) {
+	var fd int
+	err := ns.Do(func() (err error) {
+		fd, err = bindUDP(local, o)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "udp")
+	defer f.Close() // FilePacketConn has a copy of its own
+	pc, err := net.FilePacketConn(f)
+	if err != nil {
+		return nil, err
+	}
+	s, err := newSocket(pc.(*net.UDPConn), false)
+	if err != nil {
+		pc.Close()
+	}
+	return s, err
+}
+
+func bindUDP(local netip.AddrPort, o ListenOptions) (fd int, err error) {
+	family := unix.AF_INET6
+	if local.Addr().Is4() {
+		family = unix.AF_INET
+	}
+	fd, err = unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return -1, os.NewSyscallError("socket", err)
+	}
+	defer func() {
+		if err != nil {
+			unix.Close(fd)
+		}
+	}()
+	if o.ReusePort {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+			return -1, os.NewSyscallError("setsockopt SO_REUSEPORT", err)
+		}
+	}
+	var sa unix.Sockaddr
+	if family == unix.AF_INET {
+		sa = &unix.SockaddrInet4{Port: int(local.Port()), Addr: local.Addr().As4()}
+	} else {
+		v6only := 0
+		if o.V6Only {
+			v6only = 1
+		}
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, v6only); err != nil {
+			return -1, os.NewSyscallError("setsockopt IPV6_V6ONLY", err)
+		}
+		zone, err := zoneIndex(local.Addr().Zone())
+		if err != nil {
+			return -1, err
+		}
+		sa = &unix.SockaddrInet6{Port: int(local.Port()), Addr: local.Addr().As16(), ZoneId: zone}
+	}
+	if err := unix.Bind(fd, sa); err != nil {
+		return -1, os.NewSyscallError("bind", err)
+	}
+	return fd, nil
+}
+
+// zoneIndex is called inside the namespace: interfaces differ between them.
+func zoneIndex(zone string) (uint32, error) {
+	if zone == "" {
+		return 0, nil
+	}
+	i, err := net.InterfaceByName(zone)
+	if err != nil {
+		return 0, fmt.Errorf("zone %s: %w", zone, unix.ENODEV)
+	}
+	return uint32(i.Index), nil
+}
+
+// ReadBatch reads packets, and errors beside them, until there is a packet.
+// It returns an error only when the socket is of no more use or the deadline
+// passed.
+func (s *socket) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
+	for {
+		n, err := s.batch.ReadBatch(ms, flags)
+		if err == nil && n > 0 {
+			if !s.answered {
+				s.answered = true
+				if s.onPacket != nil {
+					s.onPacket()
+				}
+			}
+			return n, nil
+		}
+		errno, soft := networkErrno(err)
+		if err != nil && !soft {
+			return n, err
+		}
+		s.takeErrors(errno)
+	}
+}
+
+// WriteMsgUDP sends a packet, or a train of them. An error the socket held
+// from an earlier packet is reported in place of sending (udp(7)), so it is
+// taken and the packet sent again. An error of this packet goes to onError,
+// and the packet counts as lost on the way. quic-go needs to see two of them:
+// EMSGSIZE (path MTU discovery) and EIO (the device refuses segmentation).
+func (s *socket) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err error) {
+	if s.connected {
+		addr = nil
+	}
+	for try := 0; ; try++ {
+		n, oobn, err = s.UDPConn.WriteMsgUDP(b, oob, addr)
+		if err == nil {
+			return n, oobn, nil
+		}
+		errno, soft := networkErrno(err)
+		if !soft || errno == unix.EIO {
+			return n, oobn, err
+		}
+		icmps := s.takeErrors(errno)
+		if try < 3 && (icmps || try == 0) {
+			continue
+		}
+		if errno == unix.EMSGSIZE {
+			return n, oobn, err
+		}
+		if !icmps {
+			s.onError(socketError{errno: errno})
+		}
+		return len(b), len(oob), nil
+	}
+}
+
+// networkErrno tells whether err is one a packet's fate can give, and which.
+// A nil err is soft, errno 0.
+func networkErrno(err error) (errno unix.Errno, soft bool) {
+	if err == nil {
+		return 0, true
+	}
+	if !errors.As(err, &errno) {
+		return 0, false
+	}
+	switch errno {
+	case unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EMSGSIZE,
+		unix.EPERM, unix.EACCES, unix.EPROTO, unix.ENOPROTOOPT, unix.EOPNOTSUPP,
+		unix.ENETDOWN, unix.EHOSTDOWN, unix.ENONET, unix.ENOBUFS, unix.ENOMEM,
+		unix.EINTR, unix.EIO, unix.EADDRNOTAVAIL, unix.EINVAL, unix.ENODEV, unix.ENXIO:
+		return errno, true
+	}
+	return errno, false
+}

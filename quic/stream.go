@@ -1,0 +1,169 @@
+package quic
+
+import (
+	"context"
+	"io"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	quicgo "github.com/quic-go/quic-go"
+)
+
+// Stream is one TCP connection of a program: a bidirectional QUIC stream after
+// its header and status. One goroutine may read while another writes; the
+// other methods may be called by any.
+//
+// A stream is over, and counts no more for its connection, when both
+// directions are: reading by an error of Read (io.EOF included), StopRead or
+// Reset; writing by CloseWrite, Reset or the peer. The owner must bring it
+// there; Close does what is left.
+type Stream struct {
+	c             *conn
+	s             *quicgo.Stream
+	local, remote netip.AddrPort
+
+	wmu  sync.Mutex // keeps CloseWrite out of a running Write (quic-go wants that)
+	over atomic.Uint32
+}
+
+const (
+	readOver uint32 = 1 << iota
+	writeOver
+)
+
+// newStream takes s over, which the caller has counted with c.
+func newStream(c *conn, s *quicgo.Stream, local, remote netip.AddrPort) *Stream {
+	st := &Stream{c: c, s: s, local: local, remote: remote}
+	// The context ends when the peer stops us, too: that must be known even
+	// if nobody writes. CancelWrite then lets quic-go forget the stream.
+	context.AfterFunc(s.Context(), func() {
+		if st.half(writeOver) && context.Cause(s.Context()) != quicgo.ErrStreamClosed {
+			s.CancelWrite(streamReset)
+		}
+	})
+	return st
+}
+
+// half marks a direction as over and tells whether it was not before.
+func (st *Stream) half(dir uint32) bool {
+	old := st.over.Or(dir)
+	if old != readOver|writeOver && old|dir == readOver|writeOver {
+		st.c.release()
+	}
+	return old&dir == 0
+}
+
+// Read reads what the peer wrote. Errors: io.EOF after the peer's FIN;
+// ErrReset, after what came before the reset; ErrLost when the connection is
+// dead, never io.EOF then; net.ErrClosed after StopRead or Reset of our own.
+func (st *Stream) Read(p []byte) (int, error) {
+	n, err := st.s.Read(p)
+	return n, st.readEnd(err)
+}
+
+func (st *Stream) readEnd(err error) error {
+	err = streamError(err)
+	if err != nil && !isTimeout(err) {
+		st.half(readOver)
+	}
+	return err
+}
+
+// WriteTo copies to w until io.EOF, in pieces of 64 KiB (io.WriterTo).
+func (st *Stream) WriteTo(w io.Writer) (int64, error) {
+	buf := make([]byte, 64<<10)
+	return io.CopyBuffer(w, struct{ io.Reader }{st}, buf)
+}
+
+// Write blocks until p is handed to QUIC; little more than a packet is
+// buffered beyond what the peer's window takes. Errors: ErrReset, ErrStopped,
+// ErrLost, net.ErrClosed after CloseWrite or Reset.
+func (st *Stream) Write(p []byte) (int, error) {
+	st.wmu.Lock()
+	defer st.wmu.Unlock()
+	n, err := st.s.Write(p)
+	return n, streamError(err)
+}
+
+// CloseWrite sends FIN after what was written: shutdown(SHUT_WR). It waits for
+// a running Write. Errors: what ended writing before; a second call has none.
+func (st *Stream) CloseWrite() error {
+	st.wmu.Lock()
+	defer st.wmu.Unlock()
+	if st.s.Context().Err() == nil && st.s.Close() == nil {
+		return nil
+	}
+	if cause := context.Cause(st.s.Context()); cause != quicgo.ErrStreamClosed {
+		return streamError(cause)
+	}
+	return nil
+}
+
+// Reset aborts both directions, as TCP's RST. What Write has taken before is
+// still delivered when the peer knows RESET_STREAM_AT, as all of our version
+// do; a running Write ends with net.ErrClosed.
+func (st *Stream) Reset() { st.abort(streamReset) }
+
+func (st *Stream) abort(code quicgo.StreamErrorCode) {
+	st.s.SetReliableBoundary()
+	st.s.CancelWrite(code)
+	st.s.CancelRead(code)
+	st.half(readOver)
+	st.half(writeOver)
+}
+
+// StopRead says that nobody reads any more: the program closed its socket. The
+// peer's writes then fail with ErrStopped, once it hears of it. Writing is not
+// affected.
+func (st *Stream) StopRead() {
+	st.s.CancelRead(streamStopped)
+	st.half(readOver)
+}
+
+// Close ends what is not over yet: FIN, and StopRead. Closing again, or after
+// both directions have ended, does nothing.
+func (st *Stream) Close() error {
+	err := st.CloseWrite()
+	if st.over.Load()&readOver == 0 {
+		st.StopRead()
+	}
+	return err
+}
+
+// WriteDone is closed when the peer takes no more (reset, stopped, lost), and
+// by our own CloseWrite and Reset; for a relay with nothing to write.
+func (st *Stream) WriteDone() <-chan struct{} { return st.s.Context().Done() }
+
+// WriteErr tells why WriteDone was closed: ErrReset, ErrStopped, ErrLost or
+// net.ErrClosed; nil while it is open.
+func (st *Stream) WriteErr() error { return streamError(context.Cause(st.s.Context())) }
+
+// SetReadDeadline and SetWriteDeadline work as those of net.Conn; the errors
+// are os.ErrDeadlineExceeded.
+func (st *Stream) SetReadDeadline(t time.Time) error { return st.s.SetReadDeadline(t) }
+
+// SetWriteDeadline: see SetReadDeadline.
+func (st *Stream) SetWriteDeadline(t time.Time) error { return st.s.SetWriteDeadline(t) }
+
+// LocalAddr is our IP and the TCP port the program has: the client's own port,
+// or the listening port.
+func (st *Stream) LocalAddr() netip.AddrPort { return st.local }
+
+// RemoteAddr is the peer's IP and the TCP port its program has.
+func (st *Stream) RemoteAddr() netip.AddrPort { return st.remote }
+
+// Stats are figures of the connection under a stream, shared with the other
+// streams on it.
+type Stats struct {
+	RTT, MinRTT, RTTVar          time.Duration
+	CongestionWindow             uint64 // octets
+	BytesSent, BytesReceived     uint64 // octets of UDP payload
+	PacketsSent, PacketsReceived uint64
+	PacketsLost                  uint64
+	Streams                      int // living on this connection
+}
+
+// Stats returns the figures of now; TCP_INFO is made of them.
+func (st *Stream) Stats() Stats { return st.c.stats() }
