@@ -37,16 +37,18 @@ type Broker struct {
 	stop context.CancelFunc
 	wg   sync.WaitGroup // the broker's own goroutines and relays
 
-	ports     portTable
-	points    pointTable
-	oracle    oracle
-	tripwires tripwires
-	young     young
+	namespaces namespaces
+	ports      portTable
+	points     pointTable
+	oracle     oracle
+	tripwires  tripwires
+	young      young
 
-	relays      atomic.Int64
 	nextSession atomic.Uint64
 
-	mu       sync.Mutex // guards sockets and sessions
+	mu       sync.Mutex // guards what follows
+	changed  *sync.Cond // the last session or relay ended
+	relays   int
 	sockets  map[uint64]*Socket
 	sessions map[uint64]*Session
 }
@@ -67,6 +69,7 @@ func New(c Config) (*Broker, error) {
 		host: c.Host, log: c.Log, dir: dir, dock: dock, anchors: addfd.NewAnchors(dir, c.Log), started: time.Now(),
 		sockets: make(map[uint64]*Socket), sessions: make(map[uint64]*Session),
 	}
+	b.changed = sync.NewCond(&b.mu)
 	b.ctx, b.stop = context.WithCancel(context.Background())
 	b.tripwires.kick = make(chan struct{}, 1)
 	b.wg.Go(func() { b.tripwires.run(b.ctx) })
@@ -96,11 +99,37 @@ func (b *Broker) Close() error {
 	return errors.Join(b.dock.Close(), b.dir.Close())
 }
 
-// Idle reports that no session is served and no bytes are under way.
-func (b *Broker) Idle() bool {
+// AwaitSessions returns when no session is served.
+func (b *Broker) AwaitSessions() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return len(b.sessions) == 0 && b.relays.Load() == 0
+	for len(b.sessions) > 0 {
+		b.changed.Wait()
+	}
+}
+
+// AwaitRelays returns when no bytes are under way, or ctx ends.
+func (b *Broker) AwaitRelays(ctx context.Context) {
+	stop := context.AfterFunc(ctx, func() {
+		b.mu.Lock()
+		b.changed.Broadcast()
+		b.mu.Unlock()
+	})
+	defer stop()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for b.relays > 0 && ctx.Err() == nil {
+		b.changed.Wait()
+	}
+}
+
+func (b *Broker) countRelay(n int) {
+	b.mu.Lock()
+	b.relays += n
+	if b.relays == 0 {
+		b.changed.Broadcast()
+	}
+	b.mu.Unlock()
 }
 
 // Status is a look at a running broker.
@@ -109,7 +138,7 @@ type Status struct {
 	Uptime     float64 `json:"uptime_seconds"`
 	Sessions   int     `json:"sessions"`
 	Sockets    int     `json:"sockets"`
-	Relays     int64   `json:"relays"`
+	Relays     int     `json:"relays"`
 	Goroutines int     `json:"goroutines"`
 	Fds        int     `json:"fds"`
 	HeapBytes  uint64  `json:"heap_bytes"`
@@ -124,7 +153,7 @@ func (b *Broker) Status() Status {
 	defer b.mu.Unlock()
 	return Status{
 		PID: os.Getpid(), Uptime: time.Since(b.started).Seconds(),
-		Sessions: len(b.sessions), Sockets: len(b.sockets), Relays: b.relays.Load(),
+		Sessions: len(b.sessions), Sockets: len(b.sockets), Relays: b.relays,
 		Goroutines: runtime.NumGoroutine(), Fds: len(fds), HeapBytes: m.HeapAlloc,
 	}
 }

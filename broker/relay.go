@@ -60,7 +60,7 @@ var buffers = sync.Pool{New: func() any { return new([relayBuffer]byte) }}
 func newRelay(b *Broker, end int) *relay {
 	r := &relay{b: b, fd: end, end: os.NewFile(uintptr(end), "end")}
 	r.raw, _ = r.end.SyscallConn() // fails for a nil file only
-	b.relays.Add(1)
+	b.countRelay(1)
 	b.wg.Add(1)
 	return r
 }
@@ -137,7 +137,7 @@ func (r *relay) finish() {
 	for _, f := range atEnd {
 		f()
 	}
-	r.b.relays.Add(-1)
+	r.b.countRelay(-1)
 	r.b.wg.Done()
 }
 
@@ -269,11 +269,14 @@ func (r *relay) read(buf []byte) (n int, err error) {
 }
 
 // await calls ready whenever something happened at the end, until it says so.
+// os.ErrClosed: the end was closed.
 func (r *relay) await(ready func() bool) error {
 	for {
-		err := r.raw.Read(func(uintptr) bool { return ready() })
-		if !errors.Is(err, os.ErrDeadlineExceeded) {
-			return err
+		switch err := r.raw.Read(func(uintptr) bool { return ready() }); {
+		case err == nil:
+			return nil
+		case !errors.Is(err, os.ErrDeadlineExceeded):
+			return os.ErrClosed // the poller's own error has no name
 		}
 		r.end.SetReadDeadline(time.Time{}) // wake
 	}
@@ -388,7 +391,7 @@ func (r *relay) deliver(p []byte) error {
 		return true
 	})
 	if werr != nil {
-		return werr
+		return os.ErrClosed // as in await
 	}
 	return err
 }

@@ -80,6 +80,7 @@ func (s *Session) Serve() error {
 	err := s.listener.Serve(s.handle)
 	s.b.mu.Lock()
 	delete(s.b.sessions, s.ID)
+	s.b.changed.Broadcast()
 	s.b.mu.Unlock()
 	if err != nil {
 		s.log.Error("session ends", "error", err)

@@ -178,11 +178,7 @@ func (s *Socket) netNS(r Request) (*netns.NS, error) {
 	if ns != nil {
 		return ns, nil
 	}
-	fd, err := r.NetNS()
-	if err != nil {
-		return nil, fmt.Errorf("network namespace of task %d: %w", r.TID(), err)
-	}
-	ns, err = netns.FromFd(fd)
+	ns, err := s.b.namespaces.of(r)
 	if err != nil {
 		return nil, err
 	}

@@ -27,7 +27,7 @@ type transport interface {
 	// StopRead has the peer's further writes fail.
 	StopRead()
 	// Close frees what is left when both directions have ended.
-	Close()
+	Close() error
 	LocalAddr() netip.AddrPort
 	RemoteAddr() netip.AddrPort
 }
@@ -65,8 +65,6 @@ func (t tcpTransport) Reset() {
 // StopRead does nothing: the kernel answers data for a closed socket with RST
 // when Reset or Close comes.
 func (t tcpTransport) StopRead() { t.CloseRead() }
-
-func (t tcpTransport) Close() { t.TCPConn.Close() }
 
 func (t tcpTransport) LocalAddr() netip.AddrPort  { return addrPort(t.TCPConn.LocalAddr()) }
 func (t tcpTransport) RemoteAddr() netip.AddrPort { return addrPort(t.TCPConn.RemoteAddr()) }

@@ -16,7 +16,7 @@ type waiter struct {
 	answered atomic.Bool
 
 	mu     sync.Mutex  // guards the timers
-	expire   *time.Timer // SO_RCVTIMEO or SO_SNDTIMEO; nil when there is none
+	expire *time.Timer // SO_RCVTIMEO or SO_SNDTIMEO; nil when there is none
 	check  *time.Timer
 
 	// dropped is called when the program no longer waits; nil for nothing to do.

@@ -93,11 +93,11 @@ func (t *Target) NetNS() (int, error) {
 
 // Creds are what the kernel would check a target's network calls by.
 type Creds struct {
-	TGID           int
-	UID            uint32 // effective
-	CapNetBind     bool   // CAP_NET_BIND_SERVICE effective
-	CapNetAdmin    bool   // CAP_NET_ADMIN effective
-	OwnUserNS      bool   // it is in our user namespace
+	TGID        int
+	UID         uint32 // effective
+	CapNetBind  bool   // CAP_NET_BIND_SERVICE effective
+	CapNetAdmin bool   // CAP_NET_ADMIN effective
+	OwnUserNS   bool   // it is in our user namespace
 }
 
 // Creds reads /proc/TID/status. Without a /proc it answers the most that is

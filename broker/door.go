@@ -1,0 +1,85 @@
+package broker
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/poemq/poemq/notify/handover"
+	"golang.org/x/sys/unix"
+)
+
+// ServeSocket takes sessions at l, as an OCI seccomp agent, until l is closed.
+// allow decides by the uid of who connects; nil allows everybody.
+func (b *Broker) ServeSocket(l *net.UnixListener, allow func(uid uint32) error) error {
+	for {
+		c, err := l.AcceptUnix()
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				return nil
+			}
+			// No descriptors or memory left: it passes.
+			b.log.Error("a handover cannot be accepted", "error", err)
+			time.Sleep(100 * time.Millisecond)
+			continue
+		}
+		go func() {
+			defer c.Close()
+			_ = b.Admit(c, allow)
+		}()
+	}
+}
+
+// Admit takes one session from c and serves it on a goroutine of its own. An
+// error is logged and, to poemq-launch, answered.
+func (b *Broker) Admit(c *net.UnixConn, allow func(uid uint32) error) error {
+	cred, err := peerCred(c)
+	if err != nil {
+		b.log.Error("handover refused", "error", err)
+		return err
+	}
+	h, err := handover.Receive(c)
+	if err != nil {
+		b.log.Warn("handover refused", "error", err, "pid", cred.Pid, "uid", cred.Uid)
+		return err
+	}
+	s, err := b.begin(h, cred.Uid, allow)
+	if err != nil {
+		b.log.Warn("handover refused", "error", err, "pid", cred.Pid, "uid", cred.Uid)
+	}
+	if h.Meta.Version > 0 {
+		if rerr := handover.Reply(c, err); rerr != nil {
+			b.log.Warn("the launcher did not wait for the answer", "error", rerr, "pid", cred.Pid)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	b.wg.Go(func() { _ = s.Serve() }) // logs its own end
+	return nil
+}
+
+func (b *Broker) begin(h *handover.Handover, uid uint32, allow func(uid uint32) error) (*Session, error) {
+	if allow != nil {
+		if err := allow(uid); err != nil {
+			unix.Close(h.Listener)
+			return nil, err
+		}
+	}
+	return b.NewSession(h, uid)
+}
+
+func peerCred(c *net.UnixConn) (cred *unix.Ucred, err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	cerr := raw.Control(func(fd uintptr) {
+		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
+	if err = errors.Join(cerr, err); err != nil {
+		return nil, fmt.Errorf("SO_PEERCRED: %w", err)
+	}
+	return cred, nil
+}

@@ -1,0 +1,47 @@
+package broker
+
+import (
+	"fmt"
+	"runtime"
+	"sync"
+	"weak"
+
+	"github.com/poemq/poemq/quic/netns"
+)
+
+// namespaces shares one handle of each network namespace among the sockets in
+// it. A handle is closed when the last socket that has it is forgotten, so that
+// a namespace does not outlive its container.
+type namespaces struct {
+	mu sync.Mutex
+	m  map[uint64]weak.Pointer[netns.NS]
+}
+
+// of is the network namespace of r's caller.
+func (t *namespaces) of(r Request) (*netns.NS, error) {
+	fd, err := r.NetNS()
+	if err != nil {
+		return nil, fmt.Errorf("network namespace of task %d: %w", r.TID(), err)
+	}
+	ns, err := netns.FromFd(fd)
+	if err != nil || ns.IsSelf() {
+		return ns, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if known := t.m[ns.ID()].Value(); known != nil {
+		ns.Close()
+		return known, nil
+	}
+	for id, p := range t.m {
+		if p.Value() == nil {
+			delete(t.m, id)
+		}
+	}
+	if t.m == nil {
+		t.m = make(map[uint64]weak.Pointer[netns.NS])
+	}
+	runtime.SetFinalizer(ns, func(n *netns.NS) { go n.Close() })
+	t.m[ns.ID()] = weak.Make(ns)
+	return ns, nil
+}

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"time"
+
+	"github.com/poemq/poemq/broker"
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+)
+
+func isReadOnly(err error) bool { return errors.Is(err, unix.EROFS) }
+
+func serveCommand(o *options) *cobra.Command {
+	var socket, control string
+	c := &cobra.Command{
+		Use: "serve", Short: "Serve sessions handed over at a socket", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error { return serve(o, socket, control) },
+	}
+	c.Flags().StringVar(&socket, "socket", "/run/poemq/broker.sock", "where sessions are handed over (OCI seccomp agent)")
+	c.Flags().StringVar(&control, "control", "/run/poemq/control.sock", "where poemqctl asks; empty for nowhere")
+	return c
+}
+
+func serve(o *options, socket, control string) error {
+	log, err := o.logger(slog.LevelInfo, os.Stderr)
+	if err != nil {
+		return err
+	}
+	r, err := o.start(log)
+	if err != nil {
+		return err
+	}
+	door, err := listenUnix(socket)
+	if err != nil {
+		return errors.Join(err, r.close())
+	}
+	stopControl := func() {}
+	if control != "" {
+		if stopControl, err = serveControl(control, r.broker, log); err != nil {
+			return errors.Join(err, door.Close(), r.close())
+		}
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
+	defer stop()
+	context.AfterFunc(ctx, func() { door.Close() })
+	log.Info("poemqd serves", "version", version, "socket", socket, "control", control, "state-dir", o.state())
+	err = r.broker.ServeSocket(door, nil)
+	stopControl()
+	log.Info("poemqd ends")
+	return errors.Join(err, r.close())
+}
+
+// listenUnix makes a socket that its owner and group can use. One that nobody
+// serves any more is replaced.
+func listenUnix(path string) (*net.UnixListener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
+	if c, err := net.Dial("unix", path); err == nil {
+		c.Close()
+		return nil, fmt.Errorf("listen %s: another broker serves it", path)
+	} else if errors.Is(err, unix.ECONNREFUSED) {
+		os.Remove(path)
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	old := unix.Umask(0o117)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	unix.Umask(old)
+	return l, err
+}
+
+// serveControl answers poemqctl: HTTP over a UNIX socket.
+func serveControl(path string, b *broker.Broker, log *slog.Logger) (stop func(), err error) {
+	l, err := listenUnix(path)
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		if err := json.NewEncoder(w).Encode(struct {
+			Version string `json:"version"`
+			broker.Status
+		}{version, b.Status()}); err != nil {
+			log.Debug("status", "error", err)
+		}
+	})
+	s := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	go func() {
+		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			log.Error("control socket", "error", err)
+		}
+	}()
+	return func() { s.Close() }, nil
+}
