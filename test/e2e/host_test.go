@@ -30,6 +30,7 @@ type host struct {
 	broker string // socket of a system broker; empty: each program has a private one
 	policy string // --quic; empty: the default, prefer
 	cred   *syscall.Credential
+	env    []string // more environment for programs
 }
 
 // link is where a client and a server meet, and where their packets can be seen.
@@ -159,7 +160,7 @@ func (h *host) command(argv ...string) []string {
 // start runs a program on this host, through poemq unless native.
 func (h *host) start(t *testing.T, in input, argv ...string) *process {
 	t.Helper()
-	p := startProcess(t, programLimit, in, []string{"POEMQ_STATE_DIR=" + h.state}, h.cred, h.command(argv...)...)
+	p := startProcess(t, programLimit, in, append([]string{"POEMQ_STATE_DIR=" + h.state}, h.env...), h.cred, h.command(argv...)...)
 	p.name = filepath.Base(argv[0])
 	return p
 }

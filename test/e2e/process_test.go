@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -45,7 +46,7 @@ func startProcess(t *testing.T, limit time.Duration, in input, env []string, cre
 	p := &process{name: filepath.Base(argv[0]), out: filepath.Join(dir, "out"), errs: filepath.Join(dir, "err"), done: make(chan struct{})}
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	p.cmd = exec.CommandContext(ctx, argv[0], argv[1:]...)
-	p.cmd.Env = append(os.Environ(), env...)
+	p.cmd.Env = append(plainEnviron(), env...)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: cred}
 
 	var files []*os.File
@@ -89,6 +90,12 @@ func startProcess(t *testing.T, limit time.Duration, in input, env []string, cre
 		}
 	})
 	return p
+}
+
+// plainEnviron is the tests' environment without poemq's own settings, which a
+// developer's shell may hold.
+func plainEnviron() []string {
+	return slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "POEMQ_") })
 }
 
 // signal sends sig; a process that has already ended is no failure.

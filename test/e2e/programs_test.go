@@ -80,18 +80,36 @@ func talk(t *testing.T, l *link, addr string, listen, talkTo func(string, int, s
 	seen.onlyUDP(t)
 }
 
-// TestOrdinaryUser shows that private brokers need no privilege.
+// TestOrdinaryUser shows that private brokers need no privilege, whichever way
+// they come to read their programs' memory.
 func TestOrdinaryUser(t *testing.T) {
 	needRoot(t, "programs of another user")
 	const nobody = 65534
-	l := loopback(t)
-	l.client.cred = &syscall.Credential{Uid: nobody, Gid: nobody}
-	for _, dir := range []string{l.client.state, filepath.Dir(l.client.state)} {
-		if err := os.Chown(dir, nobody, nobody); err != nil {
-			t.Fatal(err)
-		}
+	ways := []string{"as the machine demands", "chain"}
+	if !yamaRestricts() {
+		ways = append(ways, "inplace")
 	}
-	talk(t, l, l.server.v4, runtimes[0].listen, runtimes[0].talkTo)
+	for _, way := range ways {
+		t.Run(way, func(t *testing.T) {
+			l := loopback(t)
+			l.client.cred = &syscall.Credential{Uid: nobody, Gid: nobody}
+			if way != ways[0] {
+				l.client.env = []string{"POEMQ_EMBEDDED_MODE=" + way}
+			}
+			for _, dir := range []string{l.client.state, filepath.Dir(l.client.state)} {
+				if err := os.Chown(dir, nobody, nobody); err != nil {
+					t.Fatal(err)
+				}
+			}
+			talk(t, l, l.server.v4, runtimes[0].listen, runtimes[0].talkTo)
+		})
+	}
+}
+
+// yamaRestricts tells whether only an ancestor may read a program's memory.
+func yamaRestricts() bool {
+	scope := strings.TrimSpace(readAll("/proc/sys/kernel/yama/ptrace_scope"))
+	return scope != "" && scope != "0"
 }
 
 // TestEpollBeforeConnect runs a C program that registers with epoll before a
