@@ -7,8 +7,10 @@ TOOLS      := $(BIN)/tools
 # git describe when this is a checkout, else what the tarball says.
 VERSION    := $(shell git describe --tags --always --dirty 2>/dev/null || cat VERSION)
 LDFLAGS    := -s -w -X main.version=$(VERSION)
-# -buildvcs=false: a checkout of another user's must build too.
-GOBUILD    := $(GO) build -buildvcs=false -trimpath
+GOBUILD    := $(GO) build -trimpath
+# A checkout that belongs to another user must build too; whatever else the
+# environment says stays.
+export GOFLAGS := $(strip $(GOFLAGS) -buildvcs=false)
 FUZZTIME   ?= 10s
 TESTFLAGS  ?=
 # The race detector pays where goroutines share state; commands and the

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 tools=${1:?usage: lint.sh DIRECTORY}
 go=${GO:-go}
 
-GOBIN=$tools "$go" install -C tools -buildvcs=false tool
+GOBIN=$tools "$go" install -C tools tool
 
 failed=0
 check() {
