@@ -174,3 +174,28 @@ func inNetns(t *testing.T, name string, f func() error) {
 		t.Fatal(err)
 	}
 }
+
+// TestCapture shows that the captures which the other tests rest on see UDP and
+// TCP, IPv4 and IPv6, on their port and only there.
+func TestCapture(t *testing.T) {
+	l := loopback(t)
+	for _, addr := range []string{l.server.v4, l.server.v6} {
+		port := freePort(t)
+		seen, elsewhere := l.capture(t, port), l.capture(t, freePort(t))
+		for _, network := range []string{"udp", "tcp"} {
+			c, err := net.Dial(network, hostPort(addr, port))
+			if err != nil {
+				continue // TCP: refused, by a segment
+			}
+			c.Write([]byte("x"))
+			c.Close()
+		}
+		// Out and in: a datagram, and a SYN with the RST that answers it.
+		if udp, tcp := count(t, seen.udp), count(t, seen.tcp); udp != 2 || tcp != 4 {
+			t.Errorf("%s: %d UDP packets and %d TCP segments, want 2 and 4", addr, udp, tcp)
+		}
+		if udp, tcp := count(t, elsewhere.udp), count(t, elsewhere.tcp); udp+tcp != 0 {
+			t.Errorf("%s: %d UDP packets and %d TCP segments on a port nobody uses", addr, udp, tcp)
+		}
+	}
+}
