@@ -17,6 +17,7 @@ TESTFLAGS  ?=
 # launcher have none to speak of.
 RACE_DIRS  := addfd broker notify quic
 
+.NOTPARALLEL:
 .PHONY: all build demo test test-unit test-e2e lint fuzz clean deps
 all: build
 
