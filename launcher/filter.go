@@ -11,6 +11,10 @@ type FilterSpec struct {
 
 	// Optimize is libseccomp's SCMP_FLTATR_CTL_OPTIMIZE: 1 (its default, also
 	// meant by 0) tests system calls one after the other, 2 in a binary tree.
+	// The kernel remembers which calls are allowed whatever their arguments
+	// (Linux 5.11), so both cost those the same (getppid: 108 ns without a
+	// filter, 119 with); the tree is a little better for the others
+	// (getsockopt: 107 ns, 142 one after the other, 139 in a tree).
 	Optimize int
 }
 

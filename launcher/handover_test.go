@@ -45,6 +45,17 @@ func TestHandoverAnswers(t *testing.T) {
 	}
 }
 
+func TestSilentBroker(t *testing.T) {
+	ours, theirs := pair(t)
+	tv := unix.Timeval{Usec: 20_000}
+	if err := unix.SetsockoptTimeval(ours, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv); err != nil {
+		t.Fatal(err)
+	}
+	if err := handover(ours, theirs, []byte("{}")); err == nil || !strings.Contains(err.Error(), "no answer") {
+		t.Error(err)
+	}
+}
+
 // A message of more than the socket holds arrives whole, with one descriptor.
 func TestHandoverOfManyMatches(t *testing.T) {
 	var matches []Match

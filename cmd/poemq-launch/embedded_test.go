@@ -28,7 +28,7 @@ func TestEmbedded(t *testing.T) {
 			t.Run(mode+"/"+user, func(t *testing.T) {
 				p := all(embedded(mode), as)
 				run(t, p, launch, "sh", "-c", "exit 42").wantExit(t, 42)
-				run(t, p, launch, probe, "calls").wantOut(t, "inet 0 0\nunix 0 0\ndgram 0 0\nnodelay 0 0\ntype 0 0\nlisten 0 0\nio_uring -1 38\ni386 0 0\nx32 -1 38\n")
+				run(t, p, launch, probe, "calls").wantOut(t, "inet 0 0\nunix 0 0\ndgram 0 0\nnodelay 0 0\ntype 0 0\nlisten 0 0\nio_uring -1 38\nx32 -1 38\n")
 				run(t, all(p, stdin("through\n")), launch, "cat").wantOut(t, "through\n")
 				run(t, p, launch, "grep", "Seccomp:", "/proc/self/status").wantOut(t, "Seccomp:\t2\n")
 				for _, sig := range []syscall.Signal{unix.SIGKILL, unix.SIGTERM, unix.SIGSEGV, unix.SIGABRT, unix.SIGPIPE} {
@@ -143,6 +143,18 @@ func TestSignalsArePassedOn(t *testing.T) {
 				t.Errorf("%q, %v", rest, r.cmd.ProcessState)
 			}
 		})
+	}
+}
+
+// A timer set before execve(2) is the program's.
+func TestAlarmIsPassedOn(t *testing.T) {
+	for _, mode := range []string{"inplace", "chain"} {
+		r := serve(t, embedded(mode), probe, "alarm", launch, probe, "serve")
+		if got := r.line(); got != "got 14\n" {
+			t.Errorf("%s: %q", mode, got)
+		}
+		_ = r.cmd.Process.Signal(unix.SIGTERM)
+		r.await()
 	}
 }
 
