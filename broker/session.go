@@ -21,13 +21,12 @@ const (
 
 // Session is one launched process tree or container.
 type Session struct {
-	ID     uint64
-	b      *Broker
-	log    *slog.Logger
-	quic   Policy
-	match  [][3]int
-	uid    uint32 // of who handed it over
-	custom bool   // match was given
+	ID    uint64
+	b     *Broker
+	log   *slog.Logger
+	quic  Policy
+	match [][3]int
+	uid   uint32 // of who handed it over
 
 	listener *notify.Listener
 
@@ -36,9 +35,11 @@ type Session struct {
 	stale map[int]*waiter
 }
 
+// defaultMatch is every TCP socket. MPTCP is TCP to who asks for it: Go
+// programs listen with it.
 var defaultMatch = [][3]int{
-	{unix.AF_INET, unix.SOCK_STREAM, 0}, {unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_TCP},
-	{unix.AF_INET6, unix.SOCK_STREAM, 0}, {unix.AF_INET6, unix.SOCK_STREAM, unix.IPPROTO_TCP},
+	{unix.AF_INET, unix.SOCK_STREAM, 0}, {unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_TCP}, {unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_MPTCP},
+	{unix.AF_INET6, unix.SOCK_STREAM, 0}, {unix.AF_INET6, unix.SOCK_STREAM, unix.IPPROTO_TCP}, {unix.AF_INET6, unix.SOCK_STREAM, unix.IPPROTO_MPTCP},
 }
 
 // NewSession takes over h and its listener fd; uid is who handed it over.
@@ -58,9 +59,9 @@ func (b *Broker) NewSession(h *handover.Handover, uid uint32) (*Session, error) 
 	}
 	s := &Session{
 		ID: b.nextSession.Add(1), b: b, quic: policy, match: h.Meta.Match, uid: uid, listener: l,
-		custom: len(h.Meta.Match) > 0, stale: make(map[int]*waiter),
+		stale: make(map[int]*waiter),
 	}
-	if !s.custom {
+	if len(s.match) == 0 {
 		s.match = defaultMatch
 	}
 	name := h.Meta.Cmd

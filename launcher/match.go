@@ -20,14 +20,16 @@ type Match struct {
 const sockTypeMask = 0xf
 
 // DefaultMatches are the arguments with which programs ask for TCP over IPv4
-// and over IPv6.
+// and IPv6: protocol 0, IPPROTO_TCP, and IPPROTO_MPTCP, which is TCP to who
+// asks for it (mptcp(7)) and what Go programs listen with.
 func DefaultMatches() []Match {
-	return []Match{
-		{unix.AF_INET, unix.SOCK_STREAM, 0},
-		{unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_TCP},
-		{unix.AF_INET6, unix.SOCK_STREAM, 0},
-		{unix.AF_INET6, unix.SOCK_STREAM, unix.IPPROTO_TCP},
+	var all []Match
+	for _, domain := range []uint32{unix.AF_INET, unix.AF_INET6} {
+		for _, proto := range []uint32{0, unix.IPPROTO_TCP, unix.IPPROTO_MPTCP} {
+			all = append(all, Match{domain, unix.SOCK_STREAM, proto})
+		}
 	}
+	return all
 }
 
 // Names as in socket(2), in lower case and without their prefix.
