@@ -34,7 +34,7 @@ type Anchor struct {
 	linked string // the name, when it had to stay in the directory
 	addr   unix.SockaddrUnix
 	closed func()
-	once   sync.Once
+	over   bool // guarded by as.mu
 }
 
 const probeEvery = 250 * time.Millisecond
@@ -141,33 +141,35 @@ func (a *Anchor) Alive() bool {
 // Release ends the watch; closed is not called any more (a call that has begun
 // is not waited for).
 func (a *Anchor) Release() {
-	a.once.Do(func() {
-		a.as.mu.Lock()
-		defer a.as.mu.Unlock()
-		a.drop()
-	})
+	a.as.mu.Lock()
+	defer a.as.mu.Unlock()
+	a.drop()
 }
 
-// drop is called with the lock held.
-func (a *Anchor) drop() {
+// drop is called with the lock held. It reports false when that was done.
+func (a *Anchor) drop() bool {
+	if a.over {
+		return false
+	}
+	a.over = true
 	if a.linked != "" {
 		delete(a.as.probed, a)
 		unix.Unlink(a.linked)
-		return
+		return true
 	}
 	if a.as.byWD[a.wd] == a {
 		delete(a.as.byWD, a.wd)
 		unix.InotifyRmWatch(a.as.inotify, uint32(a.wd))
 	}
 	unix.Close(a.path)
+	return true
 }
 
 // gone is called with the lock held, for an anchor whose socket is closed.
 func (a *Anchor) gone() {
-	a.once.Do(func() {
-		a.drop()
+	if a.drop() {
 		go a.closed()
-	})
+	}
 }
 
 func (as *Anchors) watch(f *os.File) {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/poemq/poemq/addfd"
+	"github.com/poemq/poemq/notify"
 	"github.com/poemq/poemq/quic"
 	"golang.org/x/sys/unix"
 )
@@ -43,6 +44,7 @@ type Broker struct {
 	oracle     oracle
 	tripwires  tripwires
 	young      young
+	targets    notify.Targets // of what is done between calls
 
 	nextSession atomic.Uint64
 
@@ -95,6 +97,7 @@ func (b *Broker) Close() error {
 	}
 	b.wg.Wait()
 	b.oracle.close()
+	b.targets.Close()
 	b.anchors.Close()
 	return errors.Join(b.dock.Close(), b.dir.Close())
 }

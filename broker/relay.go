@@ -45,6 +45,8 @@ type relay struct {
 	stopped  bool
 	downDone bool
 	running  int // goroutines
+
+	laid time.Time // when the last tripwire was, for up only
 }
 
 const (
@@ -161,12 +163,12 @@ var (
 
 // up carries what the program writes.
 func (r *relay) up() {
-	buf := buffers.Get().(*[relayBuffer]byte)
-	defer func() { buffers.Put(buf) }()
 	for {
-		n, err := r.read(buf[:])
+		buf, n, err := r.read()
 		if n > 0 {
 			r.send(buf[:n])
+			buffers.Put(buf)
+			r.layAfter()
 			continue
 		}
 		switch {
@@ -256,16 +258,21 @@ func (r *relay) abandonQueued() {
 	}
 }
 
-// read waits for bytes of the program's.
-func (r *relay) read(buf []byte) (n int, err error) {
+// read waits for bytes of the program's. It has a buffer only when there are
+// some: the caller puts it back when n > 0.
+func (r *relay) read() (buf *[relayBuffer]byte, n int, err error) {
 	werr := r.await(func() bool {
-		n, err = r.receive(buf)
+		buf = buffers.Get().(*[relayBuffer]byte)
+		n, err = r.receive(buf[:])
+		if n == 0 {
+			buffers.Put(buf)
+		}
 		return err != unix.EAGAIN
 	})
 	if werr != nil {
-		return 0, werr
+		return nil, 0, werr
 	}
-	return n, err
+	return buf, n, err
 }
 
 // await calls ready whenever something happened at the end, until it says so.
@@ -312,7 +319,6 @@ func (r *relay) receive(buf []byte) (int, error) {
 			return n, nil
 		}
 		r.armed -= n
-		r.b.tripwires.add(r)
 	}
 }
 
@@ -332,26 +338,28 @@ func readsEOF(fd int) bool {
 
 // down carries what the peer sends.
 func (r *relay) down() {
-	buf := buffers.Get().(*[relayBuffer]byte)
-	defer func() { buffers.Put(buf) }()
 	discard := false
 	for {
+		r.t.AwaitRead() // without a buffer
+		buf := buffers.Get().(*[relayBuffer]byte)
 		n, err := r.t.Read(buf[:])
 		if n > 0 && !discard {
-			if werr := r.deliver(buf[:n]); werr != nil {
-				if !addfd.HungUp(r.fd) && !errors.Is(werr, os.ErrClosed) {
-					discard = true // shutdown(SHUT_RD): TCP takes it and drops it
-				} else {
-					r.t.Reset() // data for a closed socket
-					return
-				}
+			werr := r.deliver(buf[:n])
+			switch {
+			case werr == nil:
+			case addfd.HungUp(r.fd) || errors.Is(werr, os.ErrClosed):
+				buffers.Put(buf)
+				r.t.Reset() // data for a closed socket
+				return
+			default:
+				discard = true // shutdown(SHUT_RD): TCP takes it and drops it
 			}
 		}
-		if err == nil {
-			continue
+		buffers.Put(buf)
+		if err != nil {
+			r.downEnded(err)
+			return
 		}
-		r.downEnded(err)
-		return
 	}
 }
 

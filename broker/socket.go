@@ -152,13 +152,11 @@ func (s *Socket) copyOf() (int, error) {
 	return -1, errNoCopy
 }
 
-func (s *Socket) copyFrom(tid, n int) (int, error) {
-	t, err := notify.OpenTarget(tid)
-	if err != nil {
-		return -1, err
-	}
-	defer t.Close()
-	fd, err := t.Fd(n)
+func (s *Socket) copyFrom(tid, n int) (fd int, err error) {
+	err = s.b.targets.Use(tid, func(t *notify.Target) error {
+		fd, err = t.Fd(n)
+		return err
+	})
 	if err != nil {
 		return -1, err
 	}

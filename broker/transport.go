@@ -20,6 +20,8 @@ import (
 type transport interface {
 	io.Reader
 	io.Writer
+	// AwaitRead returns when Read would not wait, or sooner.
+	AwaitRead()
 	// CloseWrite is TCP's FIN.
 	CloseWrite() error
 	// Reset is TCP's RST.
@@ -34,6 +36,9 @@ type transport interface {
 
 // tcpTransport is plain TCP.
 type tcpTransport struct{ *net.TCPConn }
+
+// AwaitRead does not wait: this is for the few connections that fall back.
+func (t tcpTransport) AwaitRead() {}
 
 func (t tcpTransport) Read(p []byte) (int, error) {
 	n, err := t.TCPConn.Read(p)

@@ -12,8 +12,9 @@ import (
 // A byte of ours stays unread in the queue of every end, so that the end's
 // closing without a shutdown before it, however that comes about, is
 // ECONNRESET to the program. When the program writes, the byte stands before
-// what it wrote and is read with it; then another is laid, soon rather than at
-// once, since that takes a copy of the program's descriptor.
+// what it wrote and is read with it; then another is laid. That takes a copy of
+// the program's descriptor, some microseconds: a program that writes all the
+// time has it done a little later.
 
 // tripwires lays tripwires anew.
 type tripwires struct {
@@ -22,11 +23,26 @@ type tripwires struct {
 	kick chan struct{}
 }
 
-// layEvery is how long a connection may be without a tripwire after the
-// program wrote.
+// layEvery is how long a connection may be without a tripwire after a program
+// wrote that has written as short a time before.
 const layEvery = 3 * time.Millisecond
 
-// add is called with r.mu held.
+// layAfter lays a tripwire after the program wrote.
+func (r *relay) layAfter() {
+	r.mu.Lock()
+	armed := r.armed > 0
+	r.mu.Unlock()
+	if armed {
+		return
+	}
+	if now := time.Now(); now.Sub(r.laid) > layEvery {
+		r.laid = now
+		r.lay()
+		return
+	}
+	r.b.tripwires.add(r)
+}
+
 func (t *tripwires) add(r *relay) {
 	t.mu.Lock()
 	if t.want == nil {

@@ -24,7 +24,7 @@ type Listener struct {
 	posted []func()
 	ended  bool
 
-	targets targetCache // used on the serving thread only
+	targets Targets // of the serving thread
 }
 
 // NewListener takes ownership of a seccomp listener fd. It fails when fd is
@@ -50,7 +50,7 @@ func NewListener(fd int) (*Listener, error) {
 	if err != nil {
 		return fail(fmt.Errorf("eventfd: %w", err))
 	}
-	return &Listener{fd: fd, wake: wake, targets: newTargetCache()}, nil
+	return &Listener{fd: fd, wake: wake}, nil
 }
 
 // Post has f run on the listener's thread, soon, in the order of the posts.
@@ -155,7 +155,7 @@ func (l *Listener) end() {
 	l.ended = true
 	l.posted = nil
 	l.mu.Unlock()
-	l.targets.close()
+	l.targets.Close()
 	unix.Close(l.wake)
 	unix.Close(l.fd)
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,8 +19,7 @@ type Target struct {
 	pidfd int
 }
 
-// OpenTarget finds a task by its thread id; Close it. It is for use away from
-// the listener's thread; handlers ask their Notification.
+// OpenTarget finds a task by its thread id; Close it.
 func OpenTarget(tid int) (*Target, error) {
 	if tid <= 0 {
 		return nil, fmt.Errorf("the target is in a pid namespace that is not visible from here: %w", unix.ESRCH)
@@ -135,19 +135,30 @@ func tgidOf(tid int) (int, error) {
 	return c.TGID, err
 }
 
-// targetCache keeps the pidfds of the tasks that called last. A pidfd never
+// Targets keeps the pidfds of the tasks that were used last. A pidfd never
 // comes to mean another task: when its own has ended, calls on it give ESRCH,
-// and a task that got the number again is opened anew.
-type targetCache struct {
+// and a task that got the number again is opened anew. The zero Targets is
+// empty and ready.
+type Targets struct {
+	mu    sync.Mutex // guards what follows
 	byTID map[int]*Target
 	order []int // oldest first
 }
 
 const maxTargets = 64
 
-func newTargetCache() targetCache { return targetCache{byTID: make(map[int]*Target)} }
+// Use calls f with the task tid, which is f's to use but not to keep.
+func (c *Targets) Use(tid int, f func(*Target) error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t, err := c.get(tid)
+	if err != nil {
+		return err
+	}
+	return f(t)
+}
 
-func (c *targetCache) get(tid int) (*Target, error) {
+func (c *Targets) get(tid int) (*Target, error) {
 	if t := c.byTID[tid]; t != nil {
 		if unix.PidfdSendSignal(t.pidfd, 0, nil, 0) != unix.ESRCH {
 			return t, nil
@@ -161,12 +172,15 @@ func (c *targetCache) get(tid int) (*Target, error) {
 	if len(c.order) == maxTargets {
 		c.drop(c.order[0])
 	}
+	if c.byTID == nil {
+		c.byTID = make(map[int]*Target)
+	}
 	c.byTID[tid] = t
 	c.order = append(c.order, tid)
 	return t, nil
 }
 
-func (c *targetCache) drop(tid int) {
+func (c *Targets) drop(tid int) {
 	unix.Close(c.byTID[tid].pidfd)
 	delete(c.byTID, tid)
 	for i, o := range c.order {
@@ -177,7 +191,10 @@ func (c *targetCache) drop(tid int) {
 	}
 }
 
-func (c *targetCache) close() {
+// Close gives every pidfd back.
+func (c *Targets) Close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	for len(c.order) > 0 {
 		c.drop(c.order[0])
 	}

@@ -63,6 +63,13 @@ func (st *Stream) Read(p []byte) (int, error) {
 	return n, st.readEnd(err)
 }
 
+// AwaitRead returns when Read would not wait: there is data, its end or an
+// error. It lets a relay wait without a buffer.
+func (st *Stream) AwaitRead() {
+	var b [1]byte
+	_, _ = st.s.Peek(b[:]) // Read tells the error, after what came before it
+}
+
 func (st *Stream) readEnd(err error) error {
 	err = streamError(err)
 	if err != nil && !isTimeout(err) {

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -97,6 +98,7 @@ func serveControl(path string, b *broker.Broker, log *slog.Logger) (stop func(),
 			log.Debug("status", "error", err)
 		}
 	})
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	s := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	go func() {
 		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
