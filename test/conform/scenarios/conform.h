@@ -319,6 +319,16 @@ static inline void show_names(const char *who, int fd)
 	say("%s: local %s, peer %s", who, lt, rp < 0 ? ename(errno) : addr_text(&p.sa, p.len));
 }
 
+/* show_written tells of a buffer of 0xee into which a name was written that
+ * had n bytes of room: the bytes that fit are right, nothing else is touched. */
+static inline void show_written(const unsigned char *buf, size_t size, int n, const struct addr *want)
+{
+	size_t fit = n < 0 ? 0 : (size_t)n < want->len ? (size_t)n : want->len, i = fit;
+	while (i < size && buf[i] == 0xee)
+		i++;
+	say("%zu bytes right: %d, the rest untouched: %d", fit, !memcmp(buf, &want->sa, fit), i == size);
+}
+
 /* ---- events ------------------------------------------------------------- */
 
 static inline const char *bits_text(unsigned bits)
@@ -373,10 +383,10 @@ static inline unsigned await(int fd, unsigned want)
 	int64_t end = now_ms() + WAIT_MS;
 	unsigned b;
 	while ((b = bits_of(fd), (b & want) != want) && now_ms() < end) {
-		if (poll(&p, 1, (b & want) ? 1 : 100) < 0 && errno != EINTR)
+		if (b & (want | POLLERR | POLLHUP))
+			usleep(500); /* poll would return at once */
+		else if (poll(&p, 1, 100) < 0 && errno != EINTR)
 			break;
-		if (b & ~want & (POLLERR | POLLHUP))
-			usleep(500);
 	}
 	return b;
 }

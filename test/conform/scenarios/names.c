@@ -30,12 +30,13 @@ SCENARIO(lengths, ALL, "short, long and negative lengths")
 	for (int c = 0; c < 2; c++)
 		for (size_t i = 0; i < N(lens); i++) {
 			unsigned char b[500];
-			socklen_t n = (socklen_t)lens[i], used;
+			socklen_t n = (socklen_t)lens[i];
+			struct addr want;
+			name_of(calls[c], k.c, &want);
 			memset(b, 0xee, sizeof b);
 			RL(syscall(calls[c], k.c, b, &n), "%s length %d", c ? "getpeername" : "getsockname", lens[i]);
-			for (used = sizeof b; used > 0 && b[used - 1] == 0xee; used--)
-				;
-			say("length %d, %u bytes written", (int)n, used);
+			say("length %d", (int)n);
+			show_written(b, sizeof b, lens[i], &want);
 		}
 }
 
