@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // families are the C files, in the order of the score.
@@ -209,20 +211,36 @@ func (r *runner) run(t *testing.T, c testCase) result {
 	if err := cmd.Start(); err != nil {
 		return result{lines: []string{err.Error()}}
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	var end string
+	ended := make(chan struct{})
+	go func() {
+		awaitEnd(cmd.Process.Pid)
+		close(ended)
+	}()
+	hangs := false
 	select {
-	case err := <-ended:
-		end = endText(err)
+	case <-ended:
 	case <-time.After(limit):
+		hangs = true
+	}
+	// Not reaped yet, so the id is still this group's.
+	syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+	end := endText(cmd.Wait())
+	if hangs {
 		end = fmt.Sprintf("HANGS: killed after %v", limit)
 	}
-	// The group may outlive its leader; its id is not reused while it does.
-	syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 	lines := readLines(stdout.Name())
 	text, _ := os.ReadFile(stderr.Name())
 	return result{lines: append(lines, end), stderr: string(bytes.ToValidUTF8(text, []byte("?")))}
+}
+
+// awaitEnd waits until a child has ended and leaves it to be reaped.
+func awaitEnd(pid int) {
+	for {
+		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		if err != unix.EINTR {
+			return
+		}
+	}
 }
 
 // endText names a program's end. poemq-launch passes a program's death by

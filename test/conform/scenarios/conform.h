@@ -399,6 +399,16 @@ static inline void wait_bits(const char *who, int fd, unsigned want)
 	say("%s: poll %s%s", who, bits_text(b), (b & want) == want ? "" : " (TIMED OUT)");
 }
 
+/* await_route waits until an address just given to an interface can be used,
+ * which the kernel lets happen a little later; it asks a UDP socket. */
+static inline void await_route(struct addr a)
+{
+	int fd = socket(a.sa.sa_family, SOCK_DGRAM, 0);
+	*(a.sa.sa_family == AF_INET ? &a.in4.sin_port : &a.in6.sin6_port) = htons(9);
+	UNTIL(connect(fd, &a.sa, a.len) == 0);
+	close(fd);
+}
+
 static inline int so_error(int fd)
 {
 	int e = -1;

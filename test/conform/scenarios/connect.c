@@ -520,6 +520,7 @@ static void netns(const char *route)
 	fflush(NULL);
 	if (system(cmd) != 0)
 		die("ip");
+	await_route(loop(0));
 }
 
 static void unreachable_one(const char *kind)

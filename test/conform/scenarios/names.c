@@ -204,6 +204,7 @@ SCENARIO(link_local, V6 | ROOT, "link-local addresses carry their scope")
 	struct addr a = ip6("fe80::1", 0);
 	R(bind(tcp(), &a.sa, a.len));
 	a.in6.sin6_scope_id = 1;
+	await_route(a);
 	int l = tcp();
 	R(bind(l, &a.sa, a.len));
 	R(listen(l, 5));

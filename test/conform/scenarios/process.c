@@ -521,6 +521,7 @@ static void in_netns(void *arg)
 	struct conn *k = arg;
 	if (unshare(CLONE_NEWNET) < 0 || system("PATH=$PATH:/usr/sbin:/sbin; ip link set lo up") != 0)
 		skip("needs ip(8) and a network namespace");
+	await_route(k->a);
 	R(connect(tcp(), &k->a.sa, k->a.len));
 	exchange("connection from outside", k->c, k->s);
 	int l = tcp();
