@@ -41,7 +41,7 @@ SCENARIO(twice, ALL, "a second bind is EINVAL")
 SCENARIO(in_use, ALL, "EADDRINUSE against a bound, a listening and a wildcard socket")
 {
 	int x = tcp(), y = tcp(), z = tcp();
-	struct addr a = loop(0);
+	struct addr a = closed_port();
 	R(bind(x, &a.sa, a.len));
 	a = local_of(x);
 	struct addr w = any(port_of(&a));
@@ -61,7 +61,7 @@ SCENARIO(in_use, ALL, "EADDRINUSE against a bound, a listening and a wildcard so
 SCENARIO(in_use_wildcard, ALL, "EADDRINUSE against a wildcard")
 {
 	int x = tcp(), y = tcp();
-	struct addr w = any(0);
+	struct addr free = closed_port(), w = any(port_of(&free));
 	R(bind(x, &w.sa, w.len));
 	w = local_of(x);
 	struct addr a = loop(port_of(&w));
@@ -74,7 +74,7 @@ SCENARIO(in_use_wildcard, ALL, "EADDRINUSE against a wildcard")
 
 SCENARIO(other_address, ALL, "one port on two addresses")
 {
-	struct addr a = fam == V6 ? ip6("::1", 0) : ip("127.0.0.1", "", 0), s = a;
+	struct addr s = closed_port();
 	int x = server_at(&s, 5), y = tcp();
 	struct addr b = ip("127.0.0.2", "::1", port_of(&s));
 	R(bind(y, &b.sa, b.len));
@@ -93,7 +93,7 @@ SCENARIO(reuseaddr_bound, ALL, "SO_REUSEADDR lets bound sockets share, not liste
 {
 	for (int both = 0; both < 2; both++) {
 		int x = tcp(), y = tcp();
-		struct addr a = loop(0);
+		struct addr a = closed_port();
 		R(set_int(x, SOL_SOCKET, SO_REUSEADDR, 1));
 		if (both)
 			R(set_int(y, SOL_SOCKET, SO_REUSEADDR, 1));
@@ -111,7 +111,7 @@ SCENARIO(reuseaddr_bound, ALL, "SO_REUSEADDR lets bound sockets share, not liste
 SCENARIO(reuseaddr_listening, ALL, "SO_REUSEADDR does not take a listening port")
 {
 	int x = tcp(), y = tcp();
-	struct addr a = loop(0);
+	struct addr a = closed_port();
 	set_int(x, SOL_SOCKET, SO_REUSEADDR, 1);
 	R(bind(x, &a.sa, a.len));
 	R(listen(x, 1));
@@ -124,7 +124,7 @@ SCENARIO(reuseaddr_listening, ALL, "SO_REUSEADDR does not take a listening port"
 
 SCENARIO(restart, ALL, "a server that restarts on its port, its connections still open")
 {
-	struct addr a = loop(0);
+	struct addr a = closed_port();
 	for (int i = 0; i < 3; i++) {
 		int l = tcp();
 		R(set_int(l, SOL_SOCKET, SO_REUSEADDR, 1));
@@ -177,7 +177,7 @@ SCENARIO(reuseport_rules, ALL, "SO_REUSEPORT: who may share")
 {
 	for (int i = 0; i < 4; i++) {
 		int x = tcp(), y = tcp();
-		struct addr a = loop(0);
+		struct addr a = closed_port();
 		RL(set_int(x, SOL_SOCKET, SO_REUSEPORT, i & 1), "first REUSEPORT %d", i & 1);
 		RL(set_int(y, SOL_SOCKET, SO_REUSEPORT, i >> 1), "second REUSEPORT %d", i >> 1);
 		R(bind(x, &a.sa, a.len));
@@ -216,7 +216,7 @@ static void reuseport_worker(void *arg)
 SCENARIO(reuseport_shared_out, ALL, "four processes share a port's connections")
 {
 	int hold = tcp(), c[64], answered = 0;
-	struct addr a = loop(0);
+	struct addr a = closed_port();
 	struct task *t[4];
 	set_int(hold, SOL_SOCKET, SO_REUSEPORT, 1);
 	R(bind(hold, &a.sa, a.len));
@@ -245,7 +245,7 @@ static void as_user(void *arg)
 		RL(bind(tcp(), &a.sa, a.len), "bind loopback:%d", ports[i]);
 		RL(bind(tcp(), &w.sa, w.len), "bind any:%d", ports[i]);
 	}
-	struct addr a = loop(0);
+	struct addr a = closed_port();
 	int l = server_at(&a, 5);
 	int c = client(&a);
 	FD(accept(l, NULL, NULL));
@@ -270,7 +270,7 @@ static void in_use_by_root(void *arg)
 SCENARIO(reuseport_other_user, ALL | ROOT, "SO_REUSEPORT is not shared with another user")
 {
 	int fd = tcp();
-	struct addr a = loop(0);
+	struct addr a = closed_port();
 	R(set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1));
 	R(bind(fd, &a.sa, a.len));
 	R(listen(fd, 5));
@@ -344,7 +344,7 @@ SCENARIO(readonly_address, ALL, "an address in read-only memory")
 
 SCENARIO(v6only, INET6, "IPV6_V6ONLY default, set, and too late")
 {
-	struct addr a = any(0);
+	struct addr free = closed_port(), a = any(port_of(&free));
 	int fd = tcp();
 	say("default %d", get_int(fd, IPPROTO_IPV6, IPV6_V6ONLY));
 	R(set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1));
@@ -362,7 +362,7 @@ SCENARIO(v6only, INET6, "IPV6_V6ONLY default, set, and too late")
 
 SCENARIO(v4_beside_v6, INET6, "v4 and v6-only servers on one port, each gets its own")
 {
-	struct addr a = ip6("::", 0), from = {.len = sizeof from.ss};
+	struct addr free = closed_port(), a = ip6("::", port_of(&free)), from = {.len = sizeof from.ss};
 	int six = socket(AF_INET6, SOCK_STREAM, 0), four = socket(AF_INET, SOCK_STREAM, 0);
 	R(set_int(six, IPPROTO_IPV6, IPV6_V6ONLY, 1));
 	R(bind(six, &a.sa, a.len));
@@ -384,7 +384,7 @@ SCENARIO(v4_beside_v6, INET6, "v4 and v6-only servers on one port, each gets its
 
 SCENARIO(dual_conflict, INET6, "a dual-stack wildcard holds the v4 port too")
 {
-	struct addr a = ip6("::", 0);
+	struct addr free = closed_port(), a = ip6("::", port_of(&free));
 	int six = socket(AF_INET6, SOCK_STREAM, 0), four = socket(AF_INET, SOCK_STREAM, 0);
 	R(bind(six, &a.sa, a.len));
 	a = local_of(six);
@@ -450,7 +450,7 @@ SCENARIO(address_no_port, V4, "IP_BIND_ADDRESS_NO_PORT chooses the port at conne
 
 SCENARIO(same_source_twice, ALL, "one source port to two servers, by SO_REUSEADDR")
 {
-	struct addr a, b, mine = loop(0);
+	struct addr a, b, mine = closed_port();
 	int la = server(&a), lb = server(&b), x = tcp(), y = tcp();
 	set_int(x, SOL_SOCKET, SO_REUSEADDR, 1);
 	set_int(y, SOL_SOCKET, SO_REUSEADDR, 1);

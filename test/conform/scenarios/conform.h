@@ -486,16 +486,20 @@ static inline struct conn conn(void)
 	return k;
 }
 
-/* closed_port is one that refuses: bound, never listening, closed. It lies
- * below the ephemeral range, so that nobody is given it in the meantime. */
+/* closed_port is one that refuses: free on every address of both families,
+ * and below the ephemeral range, so that nobody is given it in the meantime. */
 static inline struct addr closed_port(void)
 {
-	for (unsigned i = 0, p = (unsigned)getpid() * 97u; i < 20000; i++) {
-		struct addr a = loop(htons((uint16_t)(11000 + (p + i) % 20000)));
-		int fd = tcp(), ok = bind(fd, &a.sa, a.len) == 0;
+	static unsigned at;
+	if (at == 0)
+		at = (unsigned)getpid() * 97u;
+	for (int i = 0; i < 20000; i++) {
+		in_port_t port = htons((uint16_t)(11000 + at++ % 20000));
+		struct addr a = ip6("::", port);
+		int fd = socket(AF_INET6, SOCK_STREAM, 0), ok = bind(fd, &a.sa, a.len) == 0;
 		close(fd);
 		if (ok)
-			return a;
+			return loop(port);
 	}
 	die("no free port");
 }

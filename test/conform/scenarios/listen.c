@@ -536,7 +536,7 @@ SCENARIO(wildcard_local, ALL, "an accepted socket's local name is what the clien
 
 SCENARIO(after_unused_close, ALL, "a listening socket closed and made again serves at once")
 {
-	struct addr a = loop(0);
+	struct addr a = closed_port();
 	int ok = 0;
 	for (int i = 0; i < 30; i++) {
 		int l = tcp();
