@@ -109,10 +109,21 @@ func newSecondRun(t *testing.T) *runner {
 	r.launch = append([]string{launch}, strings.Fields(os.Getenv("POEMQ_LAUNCH_FLAGS"))...)
 	poemqd := filepath.Join(filepath.Dir(launch), "poemqd")
 	if _, err := os.Stat(poemqd); err == nil && os.Getenv("CONFORM_EMBEDDED") == "" {
-		r.launch = append(r.launch, "--broker", startBroker(t, poemqd, r.dir))
+		r.launch = append(r.launch, "--broker", startBroker(t, poemqd, r.dir), "--on-broker-missing", "fail")
 	}
 	r.launch = append(r.launch, "--")
 	return r
+}
+
+// mustCarry fails the test when the launcher leaves TCP sockets as they are:
+// native would be compared with native.
+func (r *runner) mustCarry(t *testing.T, prog string) {
+	t.Helper()
+	cmd := exec.Command(r.launch[0], append(slices.Clone(r.launch[1:]), prog, "--probe")...)
+	cmd.Env = append(os.Environ(), "POEMQ_STATE_DIR="+r.dir)
+	if out, err := cmd.CombinedOutput(); err != nil || string(out) != "carried\n" {
+		t.Fatalf("%v: %v, a TCP socket is: %s", cmd.Args, err, out)
+	}
 }
 
 // startBroker starts one broker for the whole run and returns its socket.
