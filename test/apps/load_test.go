@@ -1,17 +1,19 @@
 package apps
 
 import (
-	"fmt"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/poemq/poemq/test/rig"
 )
 
 const bigFile = 20 << 20 // what the tests with "a file" move
+
+// testdata returns the path of a script in testdata.
+func testdata(name string) string { return filepath.Join(rig.Root(), "test", "apps", "testdata", name) }
 
 // number returns what the pattern's first group matches in the text, as a
 // number.
@@ -65,13 +67,4 @@ func fetch(r *rig.Rig, url, sum string, flags ...any) {
 	if got := r.Sum(to); got != sum {
 		r.Errorf("%s: checksum %s, want %s", url, got, sum)
 	}
-}
-
-// succeeds runs the command again and again until it exits with 0: how scripts
-// wait for a server that listens before it serves.
-func succeeds(r *rig.Rig, limit time.Duration, args ...any) {
-	r.Helper()
-	r.Eventually(limit, fmt.Sprint(args...)+" succeeds", func() bool {
-		return r.Command(args...).Run().ExitCode() == 0
-	})
 }
