@@ -63,7 +63,7 @@ func (c *Cmd) environ(state string) []string {
 		"PATH=" + strings.Join(searchPath(), ":"),
 		"HOME=" + c.rig.Dir,
 		"LANG=C.UTF-8",
-		"TMPDIR=" + c.rig.Dir,
+		"TMPDIR=" + c.rig.Path("tmp"),
 		"POEMQ_STATE_DIR=" + state,
 		// No broker of the machine's: each launch brings up its own.
 		"POEMQ_BROKER=" + c.rig.Path("no-broker.sock"),

@@ -74,6 +74,9 @@ func New(t testing.TB, programs ...string) *Rig {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Chmod(r.Mkdir("tmp", ""), 0o777|os.ModeSticky); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(r.showLogs)
 	return r
 }
