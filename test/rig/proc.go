@@ -23,6 +23,7 @@ type Cmd struct {
 	Env   []string      // added to a small environment of our own
 	Dir   string        // "" is the test's directory
 	Stdin io.Reader     // nil is /dev/null
+	Told  bool          // its standard input is what Proc.Tell says, in place of Stdin
 	User  string        // run as this user; "" is ours
 	Limit time.Duration // Run and Output fail after it; 0 is one minute
 
@@ -31,6 +32,8 @@ type Cmd struct {
 	Outside bool
 	// Flags are poemq-launch's own.
 	Flags []string
+	// Broker serves the program; nil leaves it to bring up a private one.
+	Broker *Broker
 }
 
 // Proc is a started program. Its Rig ends it.
@@ -40,6 +43,7 @@ type Proc struct {
 	cmd  *exec.Cmd
 	out  string        // file with its standard output
 	err  string        // file with its standard error
+	in   io.Writer     // what Tell writes to; closed with the process's end
 	done chan struct{} // closed when it has been waited for
 }
 
@@ -65,10 +69,14 @@ func (c *Cmd) environ(state string) []string {
 		"LANG=C.UTF-8",
 		"TMPDIR=" + c.rig.Path("tmp"),
 		"POEMQ_STATE_DIR=" + state,
-		// No broker of the machine's: each launch brings up its own.
-		"POEMQ_BROKER=" + c.rig.Path("no-broker.sock"),
 		c.rig.marker(),
 	}
+	// Never the machine's own broker.
+	broker := c.rig.Path("no-broker.sock")
+	if c.Broker != nil {
+		broker = c.Broker.socket
+	}
+	env = append(env, "POEMQ_BROKER="+broker)
 	return append(env, c.Env...)
 }
 
@@ -126,7 +134,6 @@ func (c *Cmd) Start() *Proc {
 		cmd.Dir = r.Dir
 	}
 	cmd.Stdin = c.Stdin
-	cmd.WaitDelay = 5 * time.Second // for a Stdin that is still being copied
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if c.User != "" {
 		uid, gid := r.ids(c.User)
@@ -141,6 +148,12 @@ func (c *Cmd) Start() *Proc {
 	p := &Proc{rig: r, name: strings.Join(c.Args, " "), cmd: cmd, out: log + ".out", err: log + ".err", done: make(chan struct{})}
 	if len(p.name) > 200 {
 		p.name = p.name[:200] + "…"
+	}
+	if c.Told {
+		var err error
+		if p.in, err = cmd.StdinPipe(); err != nil {
+			r.Fatal(err)
+		}
 	}
 	if err := cmd.Start(); err != nil {
 		r.Fatalf("%s: %v", p, err)
@@ -259,10 +272,27 @@ func (p *Proc) Stop() {
 	<-p.done
 }
 
+// Tell writes a line to the standard input of a program started with Told.
+func (p *Proc) Tell(line any) {
+	p.rig.Helper()
+	if _, err := fmt.Fprintln(p.in, line); err != nil {
+		p.rig.Errorf("tell %s: %v", p, err)
+	}
+}
+
+// serveLimit is how long a server may take to come up on a busy machine.
+const serveLimit = 30 * time.Second
+
 // Says waits until the program's output, of either kind, contains the text.
 func (p *Proc) Says(text string) {
 	p.rig.Helper()
-	p.until(20*time.Second, fmt.Sprintf("say %q", text), func() bool {
+	p.SaysWithin(serveLimit, text)
+}
+
+// SaysWithin is Says with a limit for long work.
+func (p *Proc) SaysWithin(limit time.Duration, text string) {
+	p.rig.Helper()
+	p.until(limit, fmt.Sprintf("say %q", text), func() bool {
 		return strings.Contains(p.Stdout(), text) || strings.Contains(p.Stderr(), text)
 	})
 }
@@ -271,7 +301,7 @@ func (p *Proc) Says(text string) {
 // kernel's tables: a connection to find out would be seen on the wire.
 func (p *Proc) Listens(port int) {
 	p.rig.Helper()
-	p.until(30*time.Second, fmt.Sprintf("listen on port %d", port), func() bool { return Listening(port) })
+	p.until(serveLimit, fmt.Sprintf("listen on port %d", port), func() bool { return Listening(port) })
 }
 
 // until polls for something the program is to do before it ends.
