@@ -3,6 +3,7 @@ package apps
 import (
 	"fmt"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -81,7 +82,7 @@ func TestPostgres(t *testing.T) {
 	r.Eventually(10*time.Second, "the slow query runs", func() bool {
 		return psql("select count(*) from pg_stat_activity where query like 'select pg_sleep%' and state = 'active'") == "1"
 	})
-	slow.Signal(2) // SIGINT: psql sends a cancel request
+	slow.Signal(syscall.SIGINT) // psql sends a cancel request
 	slow.Wait(10 * time.Second)
 	if !strings.Contains(slow.Stderr(), "canceling statement due to user request") {
 		t.Errorf("cancelled query: %s", slow.Stderr())

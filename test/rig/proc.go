@@ -117,8 +117,8 @@ func (r *Rig) launchers(user string) string {
 	return dir
 }
 
-// Start starts the program. It gets SIGTERM when the test ends, SIGKILL when
-// that does not help, and SIGKILL when the test's process dies.
+// Start starts the program in a process group of its own. The end of the test
+// stops it; should the test's process die, it gets SIGKILL.
 func (c *Cmd) Start() *Proc {
 	r := c.rig
 	r.Helper()
@@ -211,7 +211,7 @@ func (p *Proc) state() string {
 	return p.cmd.ProcessState.String()
 }
 
-// Pid is the program's process id: poemq-launch executes it in place.
+// Pid is the id of the process that was started, and of its process group.
 func (p *Proc) Pid() int { return p.cmd.Process.Pid }
 
 // Stdout returns what the program has printed so far.
@@ -256,20 +256,21 @@ func (p *Proc) Signal(sig syscall.Signal) {
 	}
 }
 
-// Stop ends the program: SIGTERM, then SIGKILL to its whole process group.
+// Stop ends the program: SIGTERM, and SIGKILL when that does not help. What it
+// has forked must end by itself; the end of the test looks after that.
 func (p *Proc) Stop() {
 	p.rig.Helper()
-	if p.Running() {
-		p.Signal(syscall.SIGTERM)
-		select {
-		case <-p.done:
-		case <-time.After(10 * time.Second):
-			p.rig.Logf("%s: SIGTERM did not end it", p)
-		}
+	if !p.Running() {
+		return
 	}
-	// What it forked into its group goes too; ESRCH when nothing is left.
-	_ = syscall.Kill(-p.Pid(), syscall.SIGKILL)
-	<-p.done
+	p.Signal(syscall.SIGTERM)
+	select {
+	case <-p.done:
+	case <-time.After(10 * time.Second):
+		p.rig.Logf("%s: SIGTERM did not end it", p)
+		p.Signal(syscall.SIGKILL)
+		<-p.done
+	}
 }
 
 // Tell writes a line to the standard input of a program started with Told.
@@ -352,17 +353,36 @@ func (r *Rig) sweep() {
 	}
 }
 
+// leftovers are the processes of this test that still run: those with its
+// marker and, since some programs write over their environment, those in the
+// process groups it made.
 func (r *Rig) leftovers() (pids []int) {
+	r.mu.Lock()
+	groups := make(map[string]bool)
+	for _, p := range r.procs {
+		groups[strconv.Itoa(p.Pid())] = true
+	}
+	r.mu.Unlock()
 	want := []byte(r.marker() + "\x00")
-	files, _ := filepath.Glob("/proc/[0-9]*/environ")
-	for _, f := range files {
-		env, err := os.ReadFile(f)
-		if err != nil || !bytes.Contains(append(env, 0), want) {
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, dir := range dirs {
+		env, _ := os.ReadFile(dir + "/environ") // another user's, or gone
+		if !bytes.Contains(env, want) && !groups[group(dir)] {
 			continue
 		}
-		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(f))); err == nil && pid != os.Getpid() {
+		if pid, err := strconv.Atoi(filepath.Base(dir)); err == nil && pid != os.Getpid() {
 			pids = append(pids, pid)
 		}
 	}
 	return pids
+}
+
+// group returns the process group of a process that is no zombie (proc(5)).
+func group(dir string) string {
+	stat, _ := os.ReadFile(dir + "/stat")
+	f := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:])) // behind the name
+	if len(f) < 3 || f[0] == "Z" {
+		return ""
+	}
+	return f[2]
 }

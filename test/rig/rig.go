@@ -90,14 +90,6 @@ func (r *Rig) missing(format string, args ...any) {
 	r.Skipf(format, args...)
 }
 
-// NeedRoot skips the test, with the reason, when it does not run as root.
-func (r *Rig) NeedRoot(why string) {
-	r.Helper()
-	if os.Geteuid() != 0 {
-		r.Skipf("needs root: %s", why)
-	}
-}
-
 // Root returns the repository's top directory.
 func Root() string {
 	_, file, _, _ := runtime.Caller(0)
@@ -201,8 +193,8 @@ func (r *Rig) Sum(path string) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// Build compiles a Go package of this module or a C file of test/programs,
-// both statically where asked, and returns the program's path.
+// Build compiles a Go package of this module (without cgo, so statically) or a
+// C file of test/programs, and returns the program's path.
 func (r *Rig) Build(source string, flags ...string) string {
 	r.Helper()
 	out := r.Path("built-" + strings.TrimSuffix(filepath.Base(source), ".c"))
