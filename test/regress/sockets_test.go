@@ -140,7 +140,7 @@ func TestSixThousandConnectionsLeakNothing(t *testing.T) {
 	before := make(map[string]state)
 	for name, b := range brokers {
 		if b != nil {
-			before[name] = state{settled(b), b.Memory()}
+			before[name] = state{settled(r, b), b.Memory()}
 		}
 	}
 	churn(count)
@@ -162,14 +162,15 @@ func TestSixThousandConnectionsLeakNothing(t *testing.T) {
 
 // settled waits until the broker's count of fds stays the same for half a
 // second, and returns it.
-func settled(b *rig.Broker) int {
+func settled(r *rig.Rig, b *rig.Broker) int {
+	r.Helper()
 	last, since := b.FDs(), time.Now()
-	for time.Since(since) < 500*time.Millisecond {
+	r.Eventually(20*time.Second, "the broker's count of fds settles", func() bool {
 		if n := b.FDs(); n != last {
 			last, since = n, time.Now()
 		}
-		time.Sleep(20 * time.Millisecond) // a poll's tick
-	}
+		return time.Since(since) > 500*time.Millisecond
+	})
 	return last
 }
 

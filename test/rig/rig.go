@@ -99,11 +99,17 @@ func Root() string {
 // Program returns the path of a source file in test/programs.
 func Program(name string) string { return filepath.Join(Root(), "test", "programs", name) }
 
+// binDir is where poemq's own programs are; a relative POEMQ_BIN counts from
+// the repository's top, wherever a test's directory is.
 func binDir() string {
-	if d := os.Getenv("POEMQ_BIN"); d != "" {
+	d := os.Getenv("POEMQ_BIN")
+	if filepath.IsAbs(d) {
 		return d
 	}
-	return filepath.Join(Root(), "bin")
+	if d == "" {
+		d = "bin"
+	}
+	return filepath.Join(Root(), d)
 }
 
 // searchPath is what the programs see as PATH: Debian's own places before any
