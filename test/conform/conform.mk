@@ -1,0 +1,16 @@
+# Included by the top Makefile. "make conform" compares every scenario under
+# bin/poemq-launch with the kernel's own TCP and prints the score by family;
+# "make conform-native" checks the scenarios themselves, native with native.
+
+POEMQ_LAUNCH ?= $(CURDIR)/bin/poemq-launch
+
+.PHONY: conform conform-native conform-heavy
+conform:
+	POEMQ_LAUNCH=$(POEMQ_LAUNCH) go test ./test/conform -count=1 -run TestConform -timeout 30m -v
+
+conform-native:
+	CONFORM_NATIVE=1 CONFORM_REPEAT=20 go test ./test/conform -count=1 -run TestConform -timeout 60m -v
+
+# 2 GB both ways.
+conform-heavy:
+	CONFORM_HEAVY=1 POEMQ_LAUNCH=$(POEMQ_LAUNCH) go test ./test/conform -count=1 -run TestConform -timeout 60m -v

@@ -1,0 +1,197 @@
+package conform
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// maxKnown is how many differences may be listed.
+const maxKnown = 10
+
+// knownDifference is one line of known-differences:
+//
+//	SCENARIO-GLOB  FAMILIES  /LINE REGEXP/  REASON
+//
+// SCENARIO-GLOB is family/scenario, FAMILIES is a comma-separated list of v4,
+// v6 and mapped, or "all". The regexp must match every line, of either run,
+// that it excuses.
+type knownDifference struct {
+	scenario string
+	ips      []string
+	re       *regexp.Regexp
+	reason   string
+	line     int // in the file
+	used     int
+}
+
+var knownForm = regexp.MustCompile(`^(\S+)\s+(\S+)\s+/(.*?)/\s+(\S.*)$`)
+
+func readKnown(name string) ([]*knownDifference, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var known []*knownDifference
+	s := bufio.NewScanner(f)
+	for n := 1; s.Scan(); n++ {
+		text := strings.TrimSpace(s.Text())
+		if text == "" || strings.HasPrefix(text, "#") {
+			continue
+		}
+		k, err := parseKnown(text)
+		if err != nil {
+			return nil, fmt.Errorf("%s:%d: %w", name, n, err)
+		}
+		k.line = n
+		known = append(known, k)
+	}
+	if len(known) > maxKnown {
+		return nil, fmt.Errorf("%s: %d entries, at most %d are allowed", name, len(known), maxKnown)
+	}
+	return known, s.Err()
+}
+
+func parseKnown(text string) (*knownDifference, error) {
+	m := knownForm.FindStringSubmatch(text)
+	if m == nil {
+		return nil, fmt.Errorf("want SCENARIO-GLOB FAMILIES /REGEXP/ REASON, got %q", text)
+	}
+	if _, err := path.Match(m[1], ""); err != nil {
+		return nil, err
+	}
+	re, err := regexp.Compile(m[3])
+	if err != nil {
+		return nil, err
+	}
+	ips := strings.Split(m[2], ",")
+	if m[2] == "all" {
+		ips = []string{"v4", "v6", "mapped"}
+	}
+	return &knownDifference{scenario: m[1], ips: ips, re: re, reason: m[4]}, nil
+}
+
+func (k *knownDifference) excuses(c testCase, line string) bool {
+	match, _ := path.Match(k.scenario, c.name())
+	return match && slices.Contains(k.ips, c.ip) && k.re.MatchString(line)
+}
+
+// allKnown tells whether each differing line is excused, and counts the use.
+func allKnown(known []*knownDifference, c testCase, diff []diffLine) bool {
+	var used []*knownDifference
+	for _, d := range diff {
+		if d.side == ' ' {
+			continue
+		}
+		i := slices.IndexFunc(known, func(k *knownDifference) bool { return k.excuses(c, d.text) })
+		if i < 0 {
+			return false
+		}
+		used = append(used, known[i])
+	}
+	for _, k := range used {
+		k.used++
+	}
+	return true
+}
+
+// diffLine is a line of both runs (' '), of the first ('-') or the second ('+').
+type diffLine struct {
+	side byte
+	text string
+}
+
+// diffLines returns nil when a and b are equal, else all their lines in one
+// order, by the longest common subsequence.
+func diffLines(a, b []string) []diffLine {
+	if slices.Equal(a, b) {
+		return nil
+	}
+	// common[i][j] is the length for a[i:] and b[j:].
+	common := make([][]int, len(a)+1)
+	for i := range common {
+		common[i] = make([]int, len(b)+1)
+	}
+	for i := len(a) - 1; i >= 0; i-- {
+		for j := len(b) - 1; j >= 0; j-- {
+			if a[i] == b[j] {
+				common[i][j] = common[i+1][j+1] + 1
+			} else {
+				common[i][j] = max(common[i+1][j], common[i][j+1])
+			}
+		}
+	}
+	var d []diffLine
+	i, j := 0, 0
+	for i < len(a) || j < len(b) {
+		switch {
+		case i < len(a) && j < len(b) && a[i] == b[j]:
+			d = append(d, diffLine{' ', a[i]})
+			i, j = i+1, j+1
+		case j == len(b) || i < len(a) && common[i+1][j] >= common[i][j+1]:
+			d = append(d, diffLine{'-', a[i]})
+			i++
+		default:
+			d = append(d, diffLine{'+', b[j]})
+			j++
+		}
+	}
+	return d
+}
+
+// formatDiff shows the differing lines, each with the line before it.
+func formatDiff(d []diffLine) string {
+	var b strings.Builder
+	for i, l := range d {
+		if l.side != ' ' || i+1 < len(d) && d[i+1].side != ' ' {
+			fmt.Fprintf(&b, "\t%c %s\n", l.side, l.text)
+		}
+	}
+	return b.String()
+}
+
+func TestKnownDifferences(t *testing.T) {
+	k, err := parseKnown(`bind/reuse*  v4,v6  /EADDR(INUSE|NOTAVAIL)/  because a / b`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := testCase{family: "bind", scenario: "reuse_addr", ip: "v6"}
+	for _, test := range []struct {
+		c    testCase
+		line string
+		want bool
+	}{
+		{c, "bind = -1 EADDRINUSE", true},
+		{c, "bind = 0", false},
+		{testCase{family: "bind", scenario: "reuse_addr", ip: "mapped"}, "bind = -1 EADDRINUSE", false},
+		{testCase{family: "bind", scenario: "twice", ip: "v4"}, "bind = -1 EADDRINUSE", false},
+	} {
+		if got := k.excuses(test.c, test.line); got != test.want {
+			t.Errorf("%v %q: excused %v, want %v", test.c, test.line, got, test.want)
+		}
+	}
+	if _, err := parseKnown("bind/x v4 /a/"); err == nil {
+		t.Error("an entry without a reason was accepted")
+	}
+	if _, err := readKnown("known-differences"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDiffLines(t *testing.T) {
+	same := []string{"a", "b"}
+	if d := diffLines(same, slices.Clone(same)); d != nil {
+		t.Errorf("equal transcripts differ: %v", d)
+	}
+	got := formatDiff(diffLines([]string{"a", "b", "c", "d"}, []string{"a", "x", "c", "d", "e"}))
+	want := "\t  a\n\t- b\n\t+ x\n\t  d\n\t+ e\n"
+	if got != want {
+		t.Errorf("got\n%swant\n%s", got, want)
+	}
+}
