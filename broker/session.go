@@ -83,6 +83,7 @@ func (s *Session) Serve() error {
 	delete(s.b.sessions, s.ID)
 	s.b.changed.Broadcast()
 	s.b.mu.Unlock()
+	s.b.targets.Sweep()
 	if err != nil {
 		s.log.Error("session ends", "error", err)
 		return err

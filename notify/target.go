@@ -38,6 +38,8 @@ func OpenTarget(tid int) (*Target, error) {
 	return &Target{TID: tid, pidfd: fd}, nil
 }
 
+func (t *Target) ended() bool { return unix.PidfdSendSignal(t.pidfd, 0, nil, 0) == unix.ESRCH }
+
 // Close gives the task's pidfd back.
 func (t *Target) Close() error { return unix.Close(t.pidfd) }
 
@@ -160,7 +162,7 @@ func (c *Targets) Use(tid int, f func(*Target) error) error {
 
 func (c *Targets) get(tid int) (*Target, error) {
 	if t := c.byTID[tid]; t != nil {
-		if unix.PidfdSendSignal(t.pidfd, 0, nil, 0) != unix.ESRCH {
+		if !t.ended() {
 			return t, nil
 		}
 		c.drop(tid)
@@ -178,6 +180,17 @@ func (c *Targets) get(tid int) (*Target, error) {
 	c.byTID[tid] = t
 	c.order = append(c.order, tid)
 	return t, nil
+}
+
+// Sweep forgets the tasks that have ended.
+func (c *Targets) Sweep() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, tid := range append([]int{}, c.order...) {
+		if c.byTID[tid].ended() {
+			c.drop(tid)
+		}
+	}
 }
 
 func (c *Targets) drop(tid int) {
