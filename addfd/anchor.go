@@ -24,6 +24,8 @@ type Anchors struct {
 	next   uint64
 	byWD   map[int32]*Anchor
 	probed map[*Anchor]struct{}
+	timer  *time.Timer // of probe; nil when nothing is probed
+	closed bool
 }
 
 // Anchor is a name that only we know for one program's socket.
@@ -56,7 +58,7 @@ func NewAnchors(dir *Dir, log *slog.Logger) *Anchors {
 	if as.inotify >= 0 {
 		go as.watch(os.NewFile(uintptr(as.inotify), "inotify"))
 	} else {
-		go as.probe()
+		close(as.stopped)
 	}
 	return as
 }
@@ -80,7 +82,7 @@ func (as *Anchors) Hold(fd int, closed func()) (*Anchor, error) {
 	}
 	a.linked = name
 	a.addr.Name = name
-	as.probed[a] = struct{}{}
+	as.probeToo(a)
 	return a, nil
 }
 
@@ -152,8 +154,8 @@ func (a *Anchor) drop() bool {
 		return false
 	}
 	a.over = true
+	delete(a.as.probed, a)
 	if a.linked != "" {
-		delete(a.as.probed, a)
 		unix.Unlink(a.linked)
 		return true
 	}
@@ -212,34 +214,46 @@ func (as *Anchors) reapUnseen() {
 	}
 }
 
+// Probe has a closing seen that the file system does not tell: sockets accepted
+// from a listening one keep its name.
+func (a *Anchor) Probe() {
+	a.as.mu.Lock()
+	defer a.as.mu.Unlock()
+	if !a.over {
+		a.as.probeToo(a)
+	}
+}
+
+// probeToo is called with the lock held.
+func (as *Anchors) probeToo(a *Anchor) {
+	as.probed[a] = struct{}{}
+	if as.timer == nil && !as.closed {
+		as.timer = time.AfterFunc(probeEvery, as.probe)
+	}
+}
+
 func (as *Anchors) probe() {
-	defer close(as.stopped)
-	t := time.NewTicker(probeEvery)
-	defer t.Stop()
-	for {
-		select {
-		case <-as.done:
-			return
-		case <-t.C:
+	as.mu.Lock()
+	defer as.mu.Unlock()
+	for a := range as.probed {
+		if !a.Alive() {
+			a.gone()
 		}
-		as.mu.Lock()
-		held := make([]*Anchor, 0, len(as.probed))
-		for a := range as.probed {
-			held = append(held, a)
-		}
-		as.mu.Unlock()
-		for _, a := range held {
-			if !a.Alive() {
-				as.mu.Lock()
-				a.gone()
-				as.mu.Unlock()
-			}
-		}
+	}
+	as.timer = nil
+	if len(as.probed) > 0 && !as.closed {
+		as.timer = time.AfterFunc(probeEvery, as.probe)
 	}
 }
 
 // Close ends watching. Anchors still held are of no more use.
 func (as *Anchors) Close() {
+	as.mu.Lock()
+	as.closed = true
+	if as.timer != nil {
+		as.timer.Stop()
+	}
+	as.mu.Unlock()
 	close(as.done)
 	<-as.stopped
 }

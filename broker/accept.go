@@ -133,6 +133,7 @@ func (l *listenState) take(fd int) (taken, error) {
 		case a.relay == nil: // a stand-in
 			unix.Close(c)
 		default:
+			l.anchor.Probe()
 			l.back = append(l.back, taken{a, c})
 		}
 		if len(l.back) > 0 {

@@ -75,7 +75,6 @@ func New(c Config) (*Broker, error) {
 	b.ctx, b.stop = context.WithCancel(context.Background())
 	b.tripwires.kick = make(chan struct{}, 1)
 	b.wg.Go(func() { b.tripwires.run(b.ctx) })
-	b.wg.Go(func() { b.young.run(b) })
 	return b, nil
 }
 
@@ -96,6 +95,7 @@ func (b *Broker) Close() error {
 		s.abandon()
 	}
 	b.wg.Wait()
+	b.young.close()
 	b.oracle.close()
 	b.targets.Close()
 	b.anchors.Close()

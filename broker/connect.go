@@ -364,7 +364,9 @@ func (d *dialState) restoreSendBuffer() {
 	go func() {
 		fd, err := sock.copyOf()
 		if err != nil {
-			sock.b.log.Warn("a socket's send buffer stays small", "error", opError("connect", sock, err))
+			if !sock.isClosed() {
+				sock.b.log.Warn("a socket's send buffer stays small", "error", opError("connect", sock, err))
+			}
 			return
 		}
 		defer unix.Close(fd)
@@ -402,7 +404,7 @@ func (d *dialState) fail(errno unix.Errno) (again bool) {
 	sock.soError = errno
 	// The fillers are unread: the program sees POLLERR and POLLHUP.
 	d.relay.discard()
-	go sock.b.watchFailed(sock)
+	sock.watchLost()
 	return false
 }
 
@@ -410,15 +412,6 @@ func (d *dialState) fail(errno unix.Errno) (again bool) {
 func (b *Broker) watchCopy(s *Socket, fd int) {
 	b.watchClose(s, fd)
 	unix.Close(fd)
-}
-
-func (b *Broker) watchFailed(s *Socket) {
-	fd, err := s.copyOf()
-	if err != nil {
-		s.closedByProgram()
-		return
-	}
-	b.watchCopy(s, fd)
 }
 
 // drop frees what the attempt still holds.

@@ -232,8 +232,38 @@ func (s *Socket) lost() {
 	s.become(failed)
 	s.relay = nil
 	s.mu.Unlock()
-	s.b.watchFailed(s)
+	s.watchLost()
 }
+
+// watchLost looks after a socket that was attached and has no end of ours any
+// more, which nothing tells the closing of. When the program has no descriptor
+// where it was last seen, its state is forgotten; a copy passed on elsewhere
+// loses its names only.
+func (s *Socket) watchLost() {
+	every := firstCheck
+	var timer *time.Timer
+	set := make(chan struct{})
+	timer = time.AfterFunc(every, func() {
+		<-set
+		s.mu.Lock()
+		tid, n, over := s.hint.tid, s.hint.fd, s.state == closed
+		s.mu.Unlock()
+		if over {
+			return
+		}
+		fd, err := s.copyFrom(tid, n)
+		if err != nil || s.b.ctx.Err() != nil {
+			s.closedByProgram()
+			return
+		}
+		unix.Close(fd)
+		every = min(2*every, lastLostCheck)
+		timer.Reset(every)
+	})
+	close(set)
+}
+
+const lastLostCheck = 5 * time.Second
 
 // abandon is the broker's end: whatever s is, it becomes an error to the
 // program.

@@ -13,6 +13,7 @@ import (
 type young struct {
 	mu    sync.Mutex
 	queue []youngSocket
+	timer *time.Timer // nil when the queue is empty
 }
 
 type youngSocket struct {
@@ -32,6 +33,9 @@ func (y *young) add(b *Broker, s *Socket, fd int) {
 	y.queue = append(y.queue, youngSocket{s, fd})
 	if len(y.queue) > maxYoung {
 		y.grow(b)
+	}
+	if y.timer == nil {
+		y.timer = time.AfterFunc(youngFor, func() { y.age(b) })
 	}
 }
 
@@ -56,27 +60,33 @@ func (y *young) remove(s *Socket) {
 	}
 }
 
-func (y *young) run(b *Broker) {
-	t := time.NewTicker(youngFor)
-	defer t.Stop()
-	for {
-		select {
-		case <-b.ctx.Done():
-			y.mu.Lock()
-			for _, o := range y.queue {
-				unix.Close(o.fd)
-			}
-			y.queue = nil
-			y.mu.Unlock()
+// age anchors those that have been held long enough, and comes again for the
+// next.
+func (y *young) age(b *Broker) {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	for len(y.queue) > 0 {
+		left := youngFor - time.Since(y.queue[0].s.created)
+		if left > 0 {
+			y.timer = time.AfterFunc(left, func() { y.age(b) })
 			return
-		case <-t.C:
 		}
-		y.mu.Lock()
-		for len(y.queue) > 0 && time.Since(y.queue[0].s.created) > youngFor {
-			y.grow(b)
-		}
-		y.mu.Unlock()
+		y.grow(b)
 	}
+	y.timer = nil
+}
+
+// close lets go of all.
+func (y *young) close() {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	if y.timer != nil {
+		y.timer.Stop()
+	}
+	for _, o := range y.queue {
+		unix.Close(o.fd)
+	}
+	y.queue = nil
 }
 
 // watchClose anchors s, of which fd is a copy, unless that is done or its
