@@ -44,6 +44,9 @@ func NewListener(fd int) (*Listener, error) {
 	if _, e := ioctl(fd, ioctlIDValid, unsafe.Pointer(&id)); e != unix.ENOENT {
 		return fail(fmt.Errorf("fd %d is not a seccomp listener: %w", fd, e))
 	}
+	if err := checkAddfd(fd); err != nil {
+		return fail(err)
+	}
 	// Flags go by value. Older kernels refuse them; it is only about speed.
 	unix.Syscall(unix.SYS_IOCTL, uintptr(fd), ioctlSetFlags, fdSyncWakeUp)
 	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
@@ -51,6 +54,17 @@ func NewListener(fd int) (*Listener, error) {
 		return fail(fmt.Errorf("eventfd: %w", err))
 	}
 	return &Listener{fd: fd, wake: wake}, nil
+}
+
+// checkAddfd asks for an installation that cannot happen: ENOENT (there is no
+// such notification) from a kernel that knows SECCOMP_ADDFD_FLAG_SEND, EINVAL
+// from an older one.
+func checkAddfd(fd int) error {
+	a := seccompNotifAddfd{flags: addfdFlagSend, srcfd: uint32(fd)}
+	if _, e := ioctl(fd, ioctlAddfd, unsafe.Pointer(&a)); e != unix.ENOENT {
+		return fmt.Errorf("this kernel cannot install descriptors as a call's result (SECCOMP_ADDFD_FLAG_SEND): %w; Linux 5.14 or later is needed", e)
+	}
+	return nil
 }
 
 // Post has f run on the listener's thread, soon, in the order of the posts.
