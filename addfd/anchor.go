@@ -40,18 +40,13 @@ type Anchor struct {
 const probeEvery = 250 * time.Millisecond
 
 // NewAnchors starts watching; Close ends it.
-func NewAnchors(dir *Dir, log *slog.Logger) *Anchors {
+func NewAnchors(dir *Dir, log *slog.Logger) *Anchors { return newAnchors(dir, openInotify(log)) }
+
+// newAnchors takes inotify over; -1 has the names probed.
+func newAnchors(dir *Dir, inotify int) *Anchors {
 	as := &Anchors{
-		dir: dir, done: make(chan struct{}), stopped: make(chan struct{}),
+		dir: dir, inotify: inotify, done: make(chan struct{}), stopped: make(chan struct{}),
 		byWD: make(map[int32]*Anchor), probed: make(map[*Anchor]struct{}),
-	}
-	as.inotify = -1
-	if _, err := os.Stat("/proc/self/fd"); err != nil {
-		log.Warn("sockets that listen are looked at four times a second for their closing", "reason", "no /proc", "error", err)
-	} else if as.inotify, err = unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK); err != nil {
-		as.inotify = -1
-		log.Warn("sockets that listen are looked at four times a second for their closing",
-			"reason", "no inotify instance (fs.inotify.max_user_instances)", "error", err)
 	}
 	if as.inotify >= 0 {
 		go as.watch(os.NewFile(uintptr(as.inotify), "inotify"))
@@ -59,6 +54,21 @@ func NewAnchors(dir *Dir, log *slog.Logger) *Anchors {
 		go as.probe()
 	}
 	return as
+}
+
+// openInotify makes an inotify instance; -1: it or /proc is not to be had.
+func openInotify(log *slog.Logger) int {
+	const probed = "sockets that listen are looked at four times a second for their closing"
+	if _, err := os.Stat("/proc/self/fd"); err != nil {
+		log.Warn(probed, "reason", "no /proc", "error", err)
+		return -1
+	}
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		log.Warn(probed, "reason", "no inotify instance (fs.inotify.max_user_instances)", "error", err)
+		return -1
+	}
+	return fd
 }
 
 // Hold names the program's socket, of which fd is a copy, and calls closed,
