@@ -35,6 +35,9 @@ type Anchor struct {
 	addr   unix.SockaddrUnix
 	closed func()
 	once   sync.Once
+
+	mu   sync.RWMutex // guards over; read-locked while the name is used
+	over bool         // path is closed, and its number may be another's
 }
 
 const probeEvery = 250 * time.Millisecond
@@ -119,8 +122,13 @@ func (a *Anchor) unlinkWatched(name string) (err error) {
 
 // Connect puts a new connection into the listening socket's queue and returns
 // the broker's end, non-blocking and the caller's. EAGAIN: the backlog is full.
-// ECONNREFUSED: it does not listen, was shut down, or is closed.
+// ECONNREFUSED: it does not listen, was shut down, is closed, or released.
 func (a *Anchor) Connect() (end int, err error) {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	if a.over {
+		return -1, unix.ECONNREFUSED
+	}
 	end, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return -1, err
@@ -136,8 +144,13 @@ func (a *Anchor) Connect() (end int, err error) {
 }
 
 // Alive reports whether the program still has the socket open. Unlike the
-// callback it is true to the moment.
+// callback it is true to the moment. A released anchor is not alive.
 func (a *Anchor) Alive() bool {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	if a.over {
+		return false
+	}
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return true
@@ -158,8 +171,11 @@ func (a *Anchor) Release() {
 	})
 }
 
-// drop is called with the lock held.
+// drop is called with as.mu held.
 func (a *Anchor) drop() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.over = true
 	if a.linked != "" {
 		delete(a.as.probed, a)
 		unix.Unlink(a.linked)
