@@ -32,7 +32,7 @@ type Anchor struct {
 	wd     int32
 	path   int    // O_PATH of a second link; -1 when linked is used
 	linked string // the name, when it had to stay in the directory
-	addr   unix.SockaddrUnix
+	name   string // by which it is connected to
 	closed func()
 	once   sync.Once
 
@@ -92,7 +92,7 @@ func (as *Anchors) Hold(fd int, closed func()) (*Anchor, error) {
 		return a, nil
 	}
 	a.linked = name
-	a.addr.Name = name
+	a.name = name
 	as.probed[a] = struct{}{}
 	return a, nil
 }
@@ -116,7 +116,7 @@ func (a *Anchor) unlinkWatched(name string) (err error) {
 		return err
 	}
 	a.wd = int32(wd)
-	a.addr.Name = "/proc/self/fd/" + strconv.Itoa(a.path)
+	a.name = "/proc/self/fd/" + strconv.Itoa(a.path)
 	return unix.Unlink(name)
 }
 
@@ -136,7 +136,8 @@ func (a *Anchor) Connect() (end int, err error) {
 	if err := passCred(end); err != nil {
 		return -1, err
 	}
-	if err := unix.Connect(end, &a.addr); err != nil {
+	// Connect writes to the address: each has its own.
+	if err := unix.Connect(end, &unix.SockaddrUnix{Name: a.name}); err != nil {
 		unix.Close(end)
 		return -1, err
 	}
@@ -158,7 +159,7 @@ func (a *Anchor) Alive() bool {
 	defer unix.Close(fd)
 	// A name with a stream socket behind it is of the wrong type; one with
 	// nothing behind it refuses.
-	return unix.Connect(fd, &a.addr) == unix.EPROTOTYPE
+	return unix.Connect(fd, &unix.SockaddrUnix{Name: a.name}) == unix.EPROTOTYPE
 }
 
 // Release ends the watch; closed is not called any more (a call that has begun
