@@ -18,7 +18,7 @@ TESTFLAGS  ?=
 RACE_DIRS  := addfd broker notify quic
 
 .NOTPARALLEL:
-.PHONY: all build demo test test-unit test-e2e lint fuzz clean deps
+.PHONY: all build demo test test-unit test-e2e storm lint fuzz clean deps
 all: build
 
 deps:
@@ -45,6 +45,10 @@ test-unit: deps
 test-e2e: build
 	POEMQ_BIN=$(BIN) $(GO) run ./test/report -p 1 -count=1 -timeout 25m $(TESTFLAGS) \
 	  $$($(GO) list ./test/... | grep -v -e /test/arch$$ -e /test/programs/ -e /test/report$$)
+
+# socket() from four threads under a 1 kHz signal: part of test-e2e.
+storm: build
+	POEMQ_BIN=$(BIN) $(GO) test -v -count=1 ./test/storm
 
 lint: deps
 	@scripts/lint.sh $(TOOLS)

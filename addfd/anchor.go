@@ -34,26 +34,23 @@ type Anchor struct {
 	wd     int32
 	path   int    // O_PATH of a second link; -1 when linked is used
 	linked string // the name, when it had to stay in the directory
-	addr   unix.SockaddrUnix
+	name   string // by which it is connected to
 	closed func()
-	over   bool // guarded by as.mu
+
+	mu   sync.RWMutex // read-locked while the name is used
+	over bool         // path is closed, and its number may be another's; written under mu and as.mu
 }
 
 const probeEvery = 250 * time.Millisecond
 
 // NewAnchors starts watching; Close ends it.
-func NewAnchors(dir *Dir, log *slog.Logger) *Anchors {
+func NewAnchors(dir *Dir, log *slog.Logger) *Anchors { return newAnchors(dir, openInotify(log)) }
+
+// newAnchors takes inotify over; -1 has the names probed.
+func newAnchors(dir *Dir, inotify int) *Anchors {
 	as := &Anchors{
-		dir: dir, done: make(chan struct{}), stopped: make(chan struct{}),
+		dir: dir, inotify: inotify, done: make(chan struct{}), stopped: make(chan struct{}),
 		byWD: make(map[int32]*Anchor), probed: make(map[*Anchor]struct{}),
-	}
-	as.inotify = -1
-	if _, err := os.Stat("/proc/self/fd"); err != nil {
-		log.Warn("sockets that listen are looked at four times a second for their closing", "reason", "no /proc", "error", err)
-	} else if as.inotify, err = unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK); err != nil {
-		as.inotify = -1
-		log.Warn("sockets that listen are looked at four times a second for their closing",
-			"reason", "no inotify instance (fs.inotify.max_user_instances)", "error", err)
 	}
 	if as.inotify >= 0 {
 		go as.watch(os.NewFile(uintptr(as.inotify), "inotify"))
@@ -61,6 +58,21 @@ func NewAnchors(dir *Dir, log *slog.Logger) *Anchors {
 		close(as.stopped)
 	}
 	return as
+}
+
+// openInotify makes an inotify instance; -1: it or /proc is not to be had.
+func openInotify(log *slog.Logger) int {
+	const probed = "sockets that listen are looked at four times a second for their closing"
+	if _, err := os.Stat("/proc/self/fd"); err != nil {
+		log.Warn(probed, "reason", "no /proc", "error", err)
+		return -1
+	}
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		log.Warn(probed, "reason", "no inotify instance (fs.inotify.max_user_instances)", "error", err)
+		return -1
+	}
+	return fd
 }
 
 // Hold names the program's socket, of which fd is a copy, and calls closed,
@@ -81,7 +93,7 @@ func (as *Anchors) Hold(fd int, closed func()) (*Anchor, error) {
 		return a, nil
 	}
 	a.linked = name
-	a.addr.Name = name
+	a.name = name
 	as.probeToo(a)
 	return a, nil
 }
@@ -105,14 +117,19 @@ func (a *Anchor) unlinkWatched(name string) (err error) {
 		return err
 	}
 	a.wd = int32(wd)
-	a.addr.Name = "/proc/self/fd/" + strconv.Itoa(a.path)
+	a.name = "/proc/self/fd/" + strconv.Itoa(a.path)
 	return unix.Unlink(name)
 }
 
 // Connect puts a new connection into the listening socket's queue and returns
 // the broker's end, non-blocking and the caller's. EAGAIN: the backlog is full.
-// ECONNREFUSED: it does not listen, was shut down, or is closed.
+// ECONNREFUSED: it does not listen, was shut down, is closed, or released.
 func (a *Anchor) Connect() (end int, err error) {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	if a.over {
+		return -1, unix.ECONNREFUSED
+	}
 	end, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return -1, err
@@ -120,7 +137,8 @@ func (a *Anchor) Connect() (end int, err error) {
 	if err := passCred(end); err != nil {
 		return -1, err
 	}
-	if err := unix.Connect(end, &a.addr); err != nil {
+	// Connect writes to the address: each has its own.
+	if err := unix.Connect(end, &unix.SockaddrUnix{Name: a.name}); err != nil {
 		unix.Close(end)
 		return -1, err
 	}
@@ -128,8 +146,13 @@ func (a *Anchor) Connect() (end int, err error) {
 }
 
 // Alive reports whether the program still has the socket open. Unlike the
-// callback it is true to the moment.
+// callback it is true to the moment. A released anchor is not alive.
 func (a *Anchor) Alive() bool {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	if a.over {
+		return false
+	}
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return true
@@ -137,7 +160,7 @@ func (a *Anchor) Alive() bool {
 	defer unix.Close(fd)
 	// A name with a stream socket behind it is of the wrong type; one with
 	// nothing behind it refuses.
-	return unix.Connect(fd, &a.addr) == unix.EPROTOTYPE
+	return unix.Connect(fd, &unix.SockaddrUnix{Name: a.name}) == unix.EPROTOTYPE
 }
 
 // Release ends the watch; closed is not called any more (a call that has begun
@@ -148,8 +171,10 @@ func (a *Anchor) Release() {
 	a.drop()
 }
 
-// drop is called with the lock held. It reports false when that was done.
+// drop is called with as.mu held. It reports false when that was done.
 func (a *Anchor) drop() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	if a.over {
 		return false
 	}

@@ -91,14 +91,15 @@ func (d *Dir) Close() error {
 
 // Dock connects sockets of programs to ends of the broker's.
 type Dock struct {
-	mu   sync.Mutex // one connect and its accept at a time
-	fd   int        // listening
-	addr unix.SockaddrUnix
+	mu    sync.Mutex // one connect and its accept at a time; guards stale
+	fd    int        // listening, non-blocking
+	addr  unix.SockaddrUnix
+	stale bool // the queue holds a connection whose accept failed
 }
 
 // NewDock listens in dir. Close it before dir.
 func NewDock(dir *Dir) (*Dock, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("socket(AF_UNIX): %w", err)
 	}
@@ -123,15 +124,36 @@ func NewDock(dir *Dir) (*Dock, error) {
 func (d *Dock) Attach(fd int) (end int, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	// The queue is empty whenever the lock is free, so this cannot block.
+	if err := d.empty(); err != nil {
+		return -1, err
+	}
+	// The queue is empty, so this cannot block.
 	if err := unix.Connect(fd, &d.addr); err != nil {
 		return -1, err
 	}
 	end, _, err = unix.Accept4(d.fd, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
 	if err != nil {
+		d.stale = true
 		return -1, fmt.Errorf("accept at the dock: %w", err)
 	}
 	return end, passCred(end)
+}
+
+// empty drops what a failed accept (EMFILE) left in the queue, or the next
+// program would be given it. d.mu is held.
+func (d *Dock) empty() error {
+	for d.stale {
+		end, _, err := unix.Accept4(d.fd, unix.SOCK_CLOEXEC)
+		switch err {
+		case nil:
+			unix.Close(end)
+		case unix.EAGAIN:
+			d.stale = false
+		default:
+			return fmt.Errorf("accept at the dock: %w", err)
+		}
+	}
+	return nil
 }
 
 func passCred(end int) error {
