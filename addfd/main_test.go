@@ -63,7 +63,7 @@ type process struct {
 func startProcess(t *testing.T, fds ...int) *process {
 	t.Helper()
 	p := &process{t: t, cmd: exec.Command(os.Args[0])}
-	p.cmd.Env = append(os.Environ(), childEnv+"=1")
+	p.cmd.Env = append(os.Environ(), childEnv+"=1", "GORACE=atexit_sleep_ms=0")
 	p.cmd.Stderr = os.Stderr
 	for _, fd := range fds {
 		copied, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
@@ -83,7 +83,6 @@ func startProcess(t *testing.T, fds ...int) *process {
 		t.Fatal(err)
 	}
 	p.in, p.out = in, bufio.NewReader(out)
-	// ExtraFiles may have made the file blocking for all who share it.
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -74,6 +74,23 @@ var socketCalls = map[uint64]struct {
 // other notification, and a socketcall of another meaning, is left as it is.
 // EFAULT: the argument block cannot be read.
 func (n *Notification) Unpack() error {
+	return n.unpack(func(addr uint64, b []byte) error {
+		t, err := n.Target()
+		if err != nil {
+			return err
+		}
+		if err := t.Read(addr, b); err != nil {
+			return err
+		}
+		if !n.Valid() {
+			return ErrGone
+		}
+		return nil
+	})
+}
+
+// unpack is Unpack with read for the target's memory.
+func (n *Notification) unpack(read func(addr uint64, b []byte) error) error {
 	if n.Call != socketCall {
 		return nil
 	}
@@ -82,16 +99,9 @@ func (n *Notification) Unpack() error {
 		n.Call = Unknown
 		return nil
 	}
-	t, err := n.Target()
-	if err != nil {
-		return err
-	}
 	var b [24]byte
-	if err := t.Read(n.Args[1]&0xffffffff, b[:4*sub.args]); err != nil {
+	if err := read(n.Args[1]&0xffffffff, b[:4*sub.args]); err != nil {
 		return err
-	}
-	if !n.Valid() {
-		return ErrGone
 	}
 	n.Call, n.Args = sub.call, [6]uint64{}
 	for i := range sub.args {

@@ -74,7 +74,7 @@ func (n *Notification) send(r *seccompNotifResp) error {
 		case 0:
 			return nil
 		case unix.EINTR:
-		case unix.ENOENT:
+		case unix.ENOENT, unix.EINPROGRESS: // the latter: answered, and not awake yet
 			return ErrGone
 		default:
 			return fmt.Errorf("answer notification %d: %w", n.id, e)
