@@ -12,7 +12,8 @@
 //   - Dock.Attach connects it to an end of the broker's: from then on the two
 //     are a pair, one copy of the program's bytes away from the relay.
 //   - Fill makes an attached one look as TCP's while it connects: not readable,
-//     not writable, EAGAIN; Drain ends that, and epoll's edge comes with it.
+//     not writable, EAGAIN; reading the fillers at the other end ends that, and
+//     epoll's edge comes with it.
 //   - Anchors.Hold gives it a name known only here, after which it can listen;
 //     Anchor.Connect puts a connection into its queue. poll, accept queues,
 //     backlog and shutdown are then the kernel's own.

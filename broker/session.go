@@ -38,8 +38,12 @@ type Session struct {
 // defaultMatch is every TCP socket. MPTCP is TCP to who asks for it: Go
 // programs listen with it.
 var defaultMatch = [][3]int{
-	{unix.AF_INET, unix.SOCK_STREAM, 0}, {unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_TCP}, {unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_MPTCP},
-	{unix.AF_INET6, unix.SOCK_STREAM, 0}, {unix.AF_INET6, unix.SOCK_STREAM, unix.IPPROTO_TCP}, {unix.AF_INET6, unix.SOCK_STREAM, unix.IPPROTO_MPTCP},
+	{unix.AF_INET, unix.SOCK_STREAM, 0},
+	{unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_TCP},
+	{unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_MPTCP},
+	{unix.AF_INET6, unix.SOCK_STREAM, 0},
+	{unix.AF_INET6, unix.SOCK_STREAM, unix.IPPROTO_TCP},
+	{unix.AF_INET6, unix.SOCK_STREAM, unix.IPPROTO_MPTCP},
 }
 
 // NewSession takes over h and its listener fd; uid is who handed it over.

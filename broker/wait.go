@@ -61,8 +61,23 @@ func (w *waiter) start(timeout time.Duration, onTimeout func(Request)) {
 
 // drop ends a waiter that nobody waits for.
 func (w *waiter) drop() {
-	if w.answered.CompareAndSwap(false, true) && w.dropped != nil {
+	if !w.answered.CompareAndSwap(false, true) {
+		return
+	}
+	w.stopTimers()
+	if w.dropped != nil {
 		w.dropped()
+	}
+}
+
+func (w *waiter) stopTimers() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.check != nil {
+		w.check.Stop()
+	}
+	if w.expire != nil {
+		w.expire.Stop()
 	}
 }
 
@@ -75,6 +90,7 @@ func (w *waiter) alive() bool {
 	}
 	if w.look != nil && !w.answered.Load() && w.look(w.req) {
 		w.answered.Store(true)
+		w.stopTimers()
 		return false
 	}
 	return true
@@ -86,13 +102,6 @@ func (w *waiter) answer(f func(Request)) bool {
 	if !w.answered.CompareAndSwap(false, true) {
 		return false
 	}
-	w.mu.Lock()
-	if w.check != nil {
-		w.check.Stop()
-	}
-	if w.expire != nil {
-		w.expire.Stop()
-	}
-	w.mu.Unlock()
+	w.stopTimers()
 	return w.req.Post(func() { f(w.req) })
 }

@@ -141,13 +141,15 @@ func (l *Listener) runPosted() bool {
 	posted := l.posted
 	l.posted = nil
 	l.mu.Unlock()
+	goOn := true
 	for _, f := range posted {
-		if f == nil {
-			return false
+		if f == nil { // Stop
+			goOn = false
+			continue
 		}
 		f()
 	}
-	return true
+	return goOn
 }
 
 // receive takes one notification. ENOENT (the task was killed meanwhile) and

@@ -184,8 +184,11 @@ func TestNothingElseChanges(t *testing.T) {
 			{"signals default", nil, []string{"/bin/grep", "^S..[PBIC]", "/proc/self/status"}},
 			{"descriptors", nil, []string{"/bin/ls", "/proc/self/fd"}},
 			{"closed stdin", []string{probe, "closed"}, []string{"/bin/sh", "-c", "ls -l /proc/$$/fd/0 || true"}},
-			{"more descriptors", []string{"/bin/sh", "-c", `exec 3</etc/passwd 5</etc/group; exec "$@"`, "sh"},
-				[]string{"/bin/sh", "-c", "readlink /proc/self/fd/3 /proc/self/fd/5; ls /proc/$$/fd"}},
+			{
+				"more descriptors",
+				[]string{"/bin/sh", "-c", `exec 3</etc/passwd 5</etc/group; exec "$@"`, "sh"},
+				[]string{"/bin/sh", "-c", "readlink /proc/self/fd/3 /proc/self/fd/5; ls /proc/$$/fd"},
+			},
 			{"limits", []string{"/bin/sh", "-c", `ulimit -Sn 123; exec "$@"`, "sh"}, []string{probe, "nofile"}},
 			{"limits default", nil, []string{probe, "nofile"}},
 			{"children", nil, []string{probe, "wait"}},
@@ -222,10 +225,14 @@ func modes(b *fakeBroker) map[string]mode {
 		"off":     {[]string{launch, "--quic", "off"}, nil},
 		"inplace": {[]string{launch, "--broker", none}, environment("POEMQ_EMBEDDED_MODE=inplace")},
 		"chain":   {[]string{launch, "--broker", none}, environment("POEMQ_EMBEDDED_MODE=chain")},
-		"chain of a user": {[]string{launch, "--broker", none},
-			all(environment("POEMQ_EMBEDDED_MODE=chain"), ordinary())},
-		"inplace of a user": {[]string{launch, "--broker", none},
-			all(environment("POEMQ_EMBEDDED_MODE=inplace"), ordinary())},
+		"chain of a user": {
+			[]string{launch, "--broker", none},
+			all(environment("POEMQ_EMBEDDED_MODE=chain"), ordinary()),
+		},
+		"inplace of a user": {
+			[]string{launch, "--broker", none},
+			all(environment("POEMQ_EMBEDDED_MODE=inplace"), ordinary()),
+		},
 	}
 	return ms
 }

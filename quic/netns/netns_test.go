@@ -103,8 +103,10 @@ func TestDo(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if ns.Close() != nil || ns.Close() != nil {
-		t.Error("close")
+	for range 2 {
+		if err := ns.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 	if err := ns.Do(func() error { return nil }); err != ErrClosed {
 		t.Errorf("after Close: %v", err)
