@@ -116,8 +116,8 @@ func TestOpenTargetOfNobody(t *testing.T) {
 // A program may have more threads than are kept; and a number may come to mean
 // another task.
 func TestTargetCache(t *testing.T) {
-	c := newTargetCache()
-	defer c.close()
+	var c Targets
+	defer c.Close()
 	tids, end := threads(maxTargets + 10)
 	for _, tid := range tids {
 		target, err := c.get(tid)
@@ -144,7 +144,7 @@ func TestTargetCache(t *testing.T) {
 		t.Error("it is kept")
 	}
 	before := len(c.order)
-	c.close()
+	c.Close()
 	if len(c.byTID) != 0 || before != maxTargets-1 {
 		t.Errorf("%d were kept, %d are left", before, len(c.byTID))
 	}
