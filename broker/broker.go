@@ -45,6 +45,7 @@ type Broker struct {
 	tripwires  tripwires
 	young      young
 	targets    notify.Targets // of what is done between calls
+	searches   searches
 
 	nextSession atomic.Uint64
 

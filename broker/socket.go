@@ -128,9 +128,36 @@ func (s *Socket) copyOf() (int, error) {
 	s.mu.Lock()
 	tid, n := s.hint.tid, s.hint.fd
 	s.mu.Unlock()
-	if fd, err := s.copyFrom(tid, n); err == nil {
+	fd := -1
+	err := s.b.targets.Use(tid, func(t *notify.Target) (err error) {
+		fd, err = s.copyFrom(t, n)
+		return err
+	})
+	if err == nil {
 		return fd, nil
 	}
+	if s.isClosed() || !s.b.searches.allow() {
+		return -1, errNoCopy
+	}
+	return s.search(n)
+}
+
+// copyFrom takes t's descriptor n if it is s.
+func (s *Socket) copyFrom(t *notify.Target, n int) (int, error) {
+	fd, err := t.Fd(n)
+	if err != nil {
+		return -1, err
+	}
+	if c, err := addfd.Cookie(fd); err != nil || c != s.cookie {
+		unix.Close(fd)
+		return -1, errNoCopy
+	}
+	return fd, nil
+}
+
+// search looks for a process that has s at descriptor n, as a child has it that
+// goes on with a connection its parent accepted.
+func (s *Socket) search(n int) (int, error) {
 	procs, err := os.ReadDir("/proc")
 	if err != nil {
 		return -1, errNoCopy
@@ -140,11 +167,17 @@ func (s *Socket) copyOf() (int, error) {
 		if err != nil || pid == os.Getpid() {
 			continue
 		}
-		// The link tells of a socket without ptrace access being exercised.
+		// Few processes have that descriptor; this is cheaper than a pidfd.
 		if _, err := os.Lstat("/proc/" + p.Name() + "/fd/" + strconv.Itoa(n)); err != nil {
 			continue
 		}
-		if fd, err := s.copyFrom(pid, n); err == nil {
+		t, err := notify.OpenTarget(pid)
+		if err != nil {
+			continue
+		}
+		fd, err := s.copyFrom(t, n)
+		t.Close()
+		if err == nil {
 			s.seenAt(pid, n)
 			return fd, nil
 		}
@@ -152,19 +185,23 @@ func (s *Socket) copyOf() (int, error) {
 	return -1, errNoCopy
 }
 
-func (s *Socket) copyFrom(tid, n int) (fd int, err error) {
-	err = s.b.targets.Use(tid, func(t *notify.Target) error {
-		fd, err = t.Fd(n)
-		return err
-	})
-	if err != nil {
-		return -1, err
+// searches bounds what looking through all processes may cost.
+type searches struct {
+	mu   sync.Mutex
+	next time.Time
+}
+
+const searchEvery = 20 * time.Millisecond
+
+func (s *searches) allow() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	if now.Before(s.next) {
+		return false
 	}
-	if c, err := addfd.Cookie(fd); err != nil || c != s.cookie {
-		unix.Close(fd)
-		return -1, errNoCopy
-	}
-	return fd, nil
+	s.next = now.Add(searchEvery)
+	return true
 }
 
 // netNS is the network namespace of the caller of r, remembered at first use:
@@ -251,12 +288,17 @@ func (s *Socket) watchLost() {
 		if over {
 			return
 		}
-		fd, err := s.copyFrom(tid, n)
+		err := s.b.targets.Use(tid, func(t *notify.Target) error {
+			fd, err := s.copyFrom(t, n)
+			if err == nil {
+				unix.Close(fd)
+			}
+			return err
+		})
 		if err != nil || s.b.ctx.Err() != nil {
 			s.closedByProgram()
 			return
 		}
-		unix.Close(fd)
 		every = min(2*every, lastLostCheck)
 		timer.Reset(every)
 	})

@@ -153,11 +153,11 @@ func (r *relay) abort() {
 	switch {
 	case sock == nil:
 		return // it waits in a queue: accepted closes it
-	case !protected:
+	case !protected && !addfd.HungUp(r.fd):
 		if fd, err := sock.copyOf(); err == nil {
 			addfd.Trip(fd)
 			unix.Close(fd)
-		} else if !addfd.HungUp(r.fd) {
+		} else {
 			r.b.log.Warn("a lost connection shows as its end to the program", "error", opError("reset", sock, err))
 		}
 	}

@@ -38,7 +38,13 @@ func OpenTarget(tid int) (*Target, error) {
 	return &Target{TID: tid, pidfd: fd}, nil
 }
 
-func (t *Target) ended() bool { return unix.PidfdSendSignal(t.pidfd, 0, nil, 0) == unix.ESRCH }
+// ended: a pidfd is readable from its task's end on, reaped or not
+// (pidfd_open(2)).
+func (t *Target) ended() bool {
+	p := []unix.PollFd{{Fd: int32(t.pidfd), Events: unix.POLLIN}}
+	n, err := unix.Poll(p, 0)
+	return err == nil && n > 0
+}
 
 // Close gives the task's pidfd back.
 func (t *Target) Close() error { return unix.Close(t.pidfd) }
@@ -138,9 +144,8 @@ func tgidOf(tid int) (int, error) {
 }
 
 // Targets keeps the pidfds of the tasks that were used last. A pidfd never
-// comes to mean another task: when its own has ended, calls on it give ESRCH,
-// and a task that got the number again is opened anew. The zero Targets is
-// empty and ready.
+// comes to mean another task: a task that got the number of one that has ended
+// is opened anew. The zero Targets is empty and ready.
 type Targets struct {
 	mu    sync.Mutex // guards what follows
 	byTID map[int]*Target
