@@ -115,14 +115,14 @@ func (a *Anchor) Connect() (end int, err error) {
 	if err != nil {
 		return -1, err
 	}
-	if err := passCred(end); err != nil {
-		return -1, err
-	}
 	if err := unix.Connect(end, &a.addr); err != nil {
 		unix.Close(end)
 		return -1, err
 	}
-	return end, nil
+	// Not before: connect would give the end a name then (unix(7), Autobind),
+	// which recvfrom would show to the program. Until Connect has returned,
+	// nothing may be sent from the other side.
+	return end, passCred(end)
 }
 
 // Alive reports whether the program still has the socket open. Unlike the

@@ -222,19 +222,6 @@ func (s *Socket) closedByProgram() {
 	}
 }
 
-// lost is the end of a connection that the program has a descriptor of still.
-func (s *Socket) lost() {
-	s.mu.Lock()
-	if s.state != connected {
-		s.mu.Unlock()
-		return
-	}
-	s.become(failed)
-	s.relay = nil
-	s.mu.Unlock()
-	s.b.watchFailed(s)
-}
-
 // abandon is the broker's end: whatever s is, it becomes an error to the
 // program.
 func (s *Socket) abandon() {
