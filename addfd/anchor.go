@@ -122,7 +122,7 @@ func (a *Anchor) Connect() (end int, err error) {
 	// Not before: connect would give the end a name then (unix(7), Autobind),
 	// which recvfrom would show to the program. Until Connect has returned,
 	// nothing may be sent from the other side.
-	return end, passCred(end)
+	return end, prepare(end)
 }
 
 // Alive reports whether the program still has the socket open. Unlike the

@@ -131,14 +131,19 @@ func (d *Dock) Attach(fd int) (end int, err error) {
 	if err != nil {
 		return -1, fmt.Errorf("accept at the dock: %w", err)
 	}
-	return end, passCred(end)
+	return end, prepare(end)
 }
 
-func passCred(end int) error {
+// prepare makes end tell whose the bytes are, and closes it when that fails.
+// Urgent bytes are read in their place as all others: RFC 6093, section 6, has
+// applications ask for that, and it is what a network makes of them that clears
+// URG.
+func prepare(end int) error {
 	if err := unix.SetsockoptInt(end, unix.SOL_SOCKET, unix.SO_PASSCRED, 1); err != nil {
 		unix.Close(end)
 		return fmt.Errorf("SO_PASSCRED: %w", err)
 	}
+	unix.SetsockoptInt(end, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
 	return nil
 }
 
