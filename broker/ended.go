@@ -96,28 +96,37 @@ func (r *relay) writeEnded(err error) {
 // data for a closed socket; writes fail with EPIPE.
 func (r *relay) cut(errno unix.Errno) {
 	r.mu.Lock()
+	sock, t, over := r.sock, r.t, r.aborted || r.done
+	r.mu.Unlock()
+	switch {
+	case over:
+		return
+	case sock == nil:
+		r.abort()
+		return
+	}
+	sock.disconnected(errno) // before the program can see it
+	r.mu.Lock()
 	if r.aborted || r.done {
 		r.mu.Unlock()
 		return
 	}
-	sock, t := r.sock, r.t
-	if sock == nil {
-		r.mu.Unlock()
-		r.abort()
-		return
-	}
 	r.aborted = true
+	r.emptyEnd() // under the lock, or up would leave and close the end meanwhile
 	r.mu.Unlock()
 	t.Reset()
-	sock.disconnected(errno)
+	r.end.Close()
+}
+
+// emptyEnd takes no more from the program and drops what is unread, which
+// would be a reset. r.mu is held.
+func (r *relay) emptyEnd() {
 	unix.Shutdown(r.fd, unix.SHUT_RDWR)
-	// What is unread now would be a reset.
 	buf := buffers.Get().(*[relayBuffer]byte)
+	defer buffers.Put(buf)
 	for {
 		if n, _, err := addfd.Recv(r.fd, buf[:]); n == 0 || err != nil {
-			break
+			return
 		}
 	}
-	buffers.Put(buf)
-	r.end.Close()
 }
