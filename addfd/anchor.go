@@ -134,15 +134,15 @@ func (a *Anchor) Connect() (end int, err error) {
 	if err != nil {
 		return -1, err
 	}
-	if err := passCred(end); err != nil {
-		return -1, err
-	}
-	// Connect writes to the address: each has its own.
+	// unix.Connect writes to the address: each call has its own.
 	if err := unix.Connect(end, &unix.SockaddrUnix{Name: a.name}); err != nil {
 		unix.Close(end)
 		return -1, err
 	}
-	return end, nil
+	// Not before: connect would give the end a name then (unix(7), Autobind),
+	// which recvfrom would show to the program. Until Connect has returned,
+	// nothing may be sent from the other side.
+	return end, prepare(end)
 }
 
 // Alive reports whether the program still has the socket open. Unlike the

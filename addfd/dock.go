@@ -136,7 +136,7 @@ func (d *Dock) Attach(fd int) (end int, err error) {
 		d.stale = true
 		return -1, fmt.Errorf("accept at the dock: %w", err)
 	}
-	return end, passCred(end)
+	return end, prepare(end)
 }
 
 // empty drops what a failed accept (EMFILE) left in the queue, or the next
@@ -156,11 +156,16 @@ func (d *Dock) empty() error {
 	return nil
 }
 
-func passCred(end int) error {
+// prepare makes end tell whose the bytes are, and closes it when that fails.
+// Urgent bytes are read in their place as all others: RFC 6093, section 6, has
+// applications ask for that, and it is what a network makes of them that clears
+// URG.
+func prepare(end int) error {
 	if err := unix.SetsockoptInt(end, unix.SOL_SOCKET, unix.SO_PASSCRED, 1); err != nil {
 		unix.Close(end)
 		return fmt.Errorf("SO_PASSCRED: %w", err)
 	}
+	unix.SetsockoptInt(end, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
 	return nil
 }
 

@@ -37,8 +37,8 @@ func Nonblocking(fd int) bool {
 	return err == nil && fl&unix.O_NONBLOCK != 0
 }
 
-// HungUp reports that an end's other end is closed, which shutdown(2) of one
-// direction is not.
+// HungUp reports that an end's other end is closed, or that both directions
+// were shut down, which Closed tells apart.
 func HungUp(fd int) bool {
 	p := []unix.PollFd{{Fd: int32(fd)}}
 	n, err := unix.Poll(p, 0)

@@ -3,6 +3,7 @@ package broker
 import (
 	"errors"
 	"io"
+	"net"
 	"os"
 	"sync"
 	"syscall"
@@ -43,8 +44,9 @@ type relay struct {
 	// stopped: the peer's program reads no more. Our program learns it, as
 	// with TCP, only by writing, and after what the peer sent before.
 	stopped  bool
-	downDone bool
-	running  int // goroutines
+	upDone   bool // our program's FIN went
+	downDone bool // the peer's FIN came
+	running  int  // goroutines
 
 	laid time.Time // when the last tripwire was, for up only
 }
@@ -203,31 +205,40 @@ func (r *relay) stoppedWriting() bool {
 }
 
 func (r *relay) writeFailed(err error) {
-	if !errors.Is(err, quic.ErrStopped) {
-		r.abort()
-		return
-	}
 	r.mu.Lock()
-	r.stopped = true
-	now := r.downDone
+	ended, stopped := r.downDone, errors.Is(err, quic.ErrStopped)
+	r.stopped = r.stopped || stopped
 	r.mu.Unlock()
-	if now {
+	switch {
+	case ended:
+		r.cut(errnoAfterEnd(err))
+	case !stopped:
 		r.abort()
 	}
 }
 
 // endOfFile handles the program's shutdown(SHUT_WR) or close.
 func (r *relay) endOfFile() {
-	if r.lingersNot() && addfd.HungUp(r.fd) {
+	if r.lingersNot() && r.gone() {
 		r.closedHard() // SO_LINGER with 0 seconds (socket(7))
 		return
 	}
-	if err := r.t.CloseWrite(); err != nil && !errors.Is(err, quic.ErrStopped) {
-		r.abort()
+	err := r.t.CloseWrite()
+	switch {
+	case err == nil, errors.Is(err, quic.ErrStopped), errors.Is(err, net.ErrClosed):
+	default:
+		r.writeFailed(err)
 		return
 	}
+	r.mu.Lock()
+	r.upDone = true
+	over := r.downDone
+	r.mu.Unlock()
+	if over {
+		r.sock.disconnected(0)
+	}
 	// Until the program has closed its socket, only that can come.
-	if r.await(func() bool { return addfd.HungUp(r.fd) }) != nil {
+	if r.await(r.gone) != nil {
 		return
 	}
 	r.sock.closedByProgram()
@@ -298,7 +309,7 @@ func (r *relay) receive(buf []byte) (int, error) {
 		case r.aborted:
 			return 0, errAborted
 		case r.sock == nil || r.t == nil:
-			if addfd.HungUp(r.fd) {
+			if closed, err := addfd.Closed(r.fd); closed || err != nil && addfd.HungUp(r.fd) {
 				return 0, errClosed
 			}
 			return 0, unix.EAGAIN
@@ -347,9 +358,14 @@ func (r *relay) down() {
 			werr := r.deliver(buf[:n])
 			switch {
 			case werr == nil:
-			case addfd.HungUp(r.fd) || errors.Is(werr, os.ErrClosed):
+			case errors.Is(werr, os.ErrClosed):
 				buffers.Put(buf)
-				r.t.Reset() // data for a closed socket
+				r.t.Reset()
+				return
+			case addfd.HungUp(r.fd): // data for a closed socket
+				buffers.Put(buf)
+				r.t.Reset()
+				r.refused()
 				return
 			default:
 				discard = true // shutdown(SHUT_RD): TCP takes it and drops it
@@ -370,13 +386,21 @@ func (r *relay) downEnded(err error) {
 	}
 	r.mu.Lock()
 	r.downDone = true
-	stopped, dead := r.stopped, r.aborted || r.done
-	if !dead && !stopped {
+	sock, over, stopped := r.sock, r.upDone, r.stopped
+	r.mu.Unlock()
+	if over {
+		sock.disconnected(0) // before the program can see it
+	}
+	r.mu.Lock()
+	if !r.aborted && !r.done {
 		unix.Shutdown(r.fd, unix.SHUT_WR)
 	}
 	r.mu.Unlock()
-	if stopped {
-		r.abort()
+	switch {
+	case stopped:
+		r.cut(unix.EPIPE)
+	case !over:
+		r.t.WhenWriteEnds(r.writeEnded)
 	}
 }
 
@@ -408,7 +432,7 @@ func (r *relay) deliver(p []byte) error {
 func (r *relay) hungUp() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.done || !r.aborted && addfd.HungUp(r.fd)
+	return r.done || !r.aborted && r.gone()
 }
 
 // discard closes an end that never became a connection.

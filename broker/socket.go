@@ -259,19 +259,6 @@ func (s *Socket) closedByProgram() {
 	}
 }
 
-// lost is the end of a connection that the program has a descriptor of still.
-func (s *Socket) lost() {
-	s.mu.Lock()
-	if s.state != connected {
-		s.mu.Unlock()
-		return
-	}
-	s.become(failed)
-	s.relay = nil
-	s.mu.Unlock()
-	s.watchLost()
-}
-
 // watchLost looks after a socket that was attached and has no end of ours any
 // more, which nothing tells the closing of. When the program has no descriptor
 // where it was last seen, its state is forgotten; a copy passed on elsewhere

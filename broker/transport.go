@@ -26,6 +26,9 @@ type transport interface {
 	CloseWrite() error
 	// Reset is TCP's RST.
 	Reset()
+	// WhenWriteEnds calls f, once and on another goroutine, when the peer takes
+	// no more, or with net.ErrClosed when that is our own doing.
+	WhenWriteEnds(f func(error))
 	// StopRead has the peer's further writes fail.
 	StopRead()
 	// Close frees what is left when both directions have ended.
@@ -70,6 +73,29 @@ func (t tcpTransport) Reset() {
 // StopRead does nothing: the kernel answers data for a closed socket with RST
 // when Reset or Close comes.
 func (t tcpTransport) StopRead() { t.CloseRead() }
+
+// WhenWriteEnds waits for the connection's end in the poller.
+func (t tcpTransport) WhenWriteEnds(f func(error)) {
+	raw, err := t.SyscallConn()
+	if err != nil {
+		f(net.ErrClosed)
+		return
+	}
+	go func() {
+		reset := false
+		err := raw.Read(func(fd uintptr) bool {
+			p := []unix.PollFd{{Fd: int32(fd)}}
+			_, err := unix.Poll(p, 0)
+			reset = p[0].Revents&unix.POLLERR != 0
+			return err != nil || p[0].Revents != 0
+		})
+		if err != nil || !reset {
+			f(net.ErrClosed)
+			return
+		}
+		f(quic.ErrReset)
+	}()
+}
 
 func (t tcpTransport) LocalAddr() netip.AddrPort  { return addrPort(t.TCPConn.LocalAddr()) }
 func (t tcpTransport) RemoteAddr() netip.AddrPort { return addrPort(t.TCPConn.RemoteAddr()) }

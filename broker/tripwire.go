@@ -136,7 +136,7 @@ func (r *relay) drain(n int) error {
 }
 
 // abort ends r so that the program reads what it has been given, and then
-// ECONNRESET; writes fail.
+// ECONNRESET; writes fail with EPIPE.
 func (r *relay) abort() {
 	r.mu.Lock()
 	if r.aborted || r.done {
@@ -150,14 +150,15 @@ func (r *relay) abort() {
 	if t != nil {
 		t.Reset()
 	}
-	switch {
-	case sock == nil:
+	if sock == nil {
 		return // it waits in a queue: accepted closes it
-	case !protected && !addfd.HungUp(r.fd):
+	}
+	sock.disconnected(0) // before the program can see it
+	if !protected {
 		if fd, err := sock.copyOf(); err == nil {
 			addfd.Trip(fd)
 			unix.Close(fd)
-		} else {
+		} else if !r.gone() {
 			r.b.log.Warn("a lost connection shows as its end to the program", "error", opError("reset", sock, err))
 		}
 	}

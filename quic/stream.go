@@ -147,6 +147,12 @@ func (st *Stream) WriteDone() <-chan struct{} { return st.s.Context().Done() }
 // net.ErrClosed; nil while it is open.
 func (st *Stream) WriteErr() error { return streamError(context.Cause(st.s.Context())) }
 
+// WhenWriteEnds has f called once, on a goroutine of its own, with WriteErr
+// when WriteDone is closed. It costs no goroutine until then.
+func (st *Stream) WhenWriteEnds(f func(error)) {
+	context.AfterFunc(st.s.Context(), func() { f(st.WriteErr()) })
+}
+
 // SetReadDeadline and SetWriteDeadline work as those of net.Conn; the errors
 // are os.ErrDeadlineExceeded.
 func (st *Stream) SetReadDeadline(t time.Time) error { return st.s.SetReadDeadline(t) }

@@ -263,7 +263,7 @@ SCENARIO(faults, ALL, "bad buffers")
 	R(syscall(SYS_sendto, k.c, "x", 1, 0, 1L, 16));
 }
 
-SCENARIO(trunc, ALL, "MSG_TRUNC throws bytes away")
+SCENARIO(rare_trunc, ALL, "MSG_TRUNC throws bytes away")
 {
 	struct conn k = conn();
 	char b[8] = "zzzzzzz";
@@ -289,10 +289,19 @@ SCENARIO(flags, ALL, "flags of send and recv that exist and do not")
 		RL(send(k.c, "a", 1, f[i] | MSG_NOSIGNAL), "send flag %#x", f[i]);
 	arrived(k.s, 9);
 	R(recv(k.s, b, sizeof b, 0));
-	R(recv(k.s, b, 1, MSG_ERRQUEUE));
 	R(recv(k.s, b, 1, MSG_OOB));
 	R(recv(k.s, b, 1, MSG_OOB | MSG_PEEK));
 	R(recv(k.s, b, 1, 0x80000 | MSG_DONTWAIT));
+}
+
+SCENARIO(rare_errqueue, ALL, "an empty error queue, with data waiting")
+{
+	struct conn k = conn();
+	char b[8];
+	R(send(k.c, "ab", 2, 0));
+	arrived(k.s, 2);
+	R(recv(k.s, b, 1, MSG_ERRQUEUE));
+	R(recv(k.s, b, 8, 0));
 }
 
 SCENARIO(more, ALL, "MSG_MORE and TCP_CORK: all arrives once uncorked")
@@ -310,11 +319,13 @@ SCENARIO(more, ALL, "MSG_MORE and TCP_CORK: all arrives once uncorked")
 	say("%s", b);
 }
 
-SCENARIO(oob, ALL, "urgent data: SIGURG aside, POLLPRI, mark, MSG_OOB")
+SCENARIO(rare_oob, ALL, "urgent data: SIGURG aside, POLLPRI, mark, MSG_OOB")
 {
 	struct conn k = conn();
+	struct timeval tv = {2, 0};
 	char b[16] = "";
 	int mark = -1;
+	R(setsockopt(k.s, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv));
 	R(send(k.c, "abc", 3, 0));
 	R(send(k.c, "X", 1, MSG_OOB));
 	R(send(k.c, "def", 3, 0));
@@ -334,10 +345,12 @@ SCENARIO(oob, ALL, "urgent data: SIGURG aside, POLLPRI, mark, MSG_OOB")
 	show_bits("accepted", k.s);
 }
 
-SCENARIO(oob_inline, ALL, "SO_OOBINLINE")
+SCENARIO(rare_oob_inline, ALL, "SO_OOBINLINE")
 {
 	struct conn k = conn();
 	char b[16] = "";
+	struct timeval tv = {2, 0};
+	R(setsockopt(k.s, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv));
 	R(set_int(k.s, SOL_SOCKET, SO_OOBINLINE, 1));
 	R(send(k.c, "ab", 2, 0));
 	R(send(k.c, "X", 1, MSG_OOB));
@@ -392,7 +405,7 @@ SCENARIO(fionread, ALL, "FIONREAD counts what can be read")
 	say("%d", v);
 }
 
-SCENARIO(outq, ALL, "SIOCOUTQ falls to 0 when all is delivered")
+SCENARIO(rare_outq, ALL, "SIOCOUTQ falls to 0 when all is delivered")
 {
 	struct conn k = conn();
 	int v = -1;
@@ -619,7 +632,7 @@ SCENARIO(sigio, ALL, "O_ASYNC sends SIGIO when data arrives")
 	show_bits("accepted", k.s);
 }
 
-SCENARIO(sigurg, ALL, "F_SETOWN and urgent data send SIGURG")
+SCENARIO(rare_sigurg, ALL, "F_SETOWN and urgent data send SIGURG")
 {
 	struct conn k = conn();
 	signal(SIGURG, on_sig);
@@ -649,7 +662,7 @@ SCENARIO(epoll_edges, ALL, "edge-triggered reading: one edge per arrival, none f
 	R(epoll_wait(ep, &ev, 1, 30));
 }
 
-SCENARIO(lowat, ALL, "SO_RCVLOWAT holds POLLIN back")
+SCENARIO(rare_lowat, ALL, "SO_RCVLOWAT holds POLLIN back")
 {
 	struct conn k = conn();
 	R(set_int(k.s, SOL_SOCKET, SO_RCVLOWAT, 10));

@@ -1,0 +1,132 @@
+package broker
+
+import (
+	"errors"
+
+	"github.com/poemq/poemq/addfd"
+	"github.com/poemq/poemq/quic"
+	"golang.org/x/sys/unix"
+)
+
+// What a socket is between the end of its connection and its closing by the
+// program.
+
+// disconnected notes that s has no connection any more while the program has a
+// descriptor of it: to getpeername it is as TCP's in TIME-WAIT or CLOSE. errno
+// is for SO_ERROR when the socket itself cannot tell.
+func (s *Socket) disconnected(errno unix.Errno) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state != connected {
+		return
+	}
+	s.become(failed)
+	if errno != 0 {
+		s.soError = errno
+	}
+}
+
+// lost is disconnected when there is no end either that would tell of the
+// program's closing.
+func (s *Socket) lost() {
+	s.disconnected(0)
+	s.mu.Lock()
+	if s.state != failed {
+		s.mu.Unlock()
+		return
+	}
+	s.relay = nil
+	s.mu.Unlock()
+	s.watchLost()
+}
+
+// gone reports that the program has closed its socket.
+func (r *relay) gone() bool {
+	if !addfd.HungUp(r.fd) {
+		return false
+	}
+	closed, err := addfd.Closed(r.fd)
+	if err == nil {
+		return closed
+	}
+	r.mu.Lock()
+	sock := r.sock
+	r.mu.Unlock()
+	if sock == nil {
+		return true
+	}
+	fd, err := sock.copyOf()
+	if err != nil {
+		return true
+	}
+	unix.Close(fd)
+	return false
+}
+
+// refused is the state of a program's socket that was sent data after it was
+// shut down for both directions: TCP answers with RST.
+func (r *relay) refused() {
+	r.mu.Lock()
+	sock := r.sock
+	r.mu.Unlock()
+	if sock != nil {
+		sock.disconnected(0)
+	}
+}
+
+// errnoAfterEnd is the error of a socket whose peer has sent its FIN when
+// writing fails.
+func errnoAfterEnd(err error) unix.Errno {
+	if errors.Is(err, quic.ErrLost) {
+		return unix.ETIMEDOUT
+	}
+	return unix.EPIPE
+}
+
+// writeEnded is told why nothing more can be written after the peer's FIN.
+// That the peer's program reads no more is learned only by writing.
+func (r *relay) writeEnded(err error) {
+	if errors.Is(err, quic.ErrReset) || errors.Is(err, quic.ErrLost) {
+		r.cut(errnoAfterEnd(err))
+	}
+}
+
+// cut ends r for a program that has been given the peer's end of file. Other
+// than after abort reads go on to say so, as TCP's do after an RST that answers
+// data for a closed socket; writes fail with EPIPE.
+func (r *relay) cut(errno unix.Errno) {
+	r.mu.Lock()
+	sock, t, over := r.sock, r.t, r.aborted || r.done
+	r.mu.Unlock()
+	switch {
+	case over:
+		return
+	case sock == nil:
+		r.abort()
+		return
+	}
+	sock.disconnected(errno) // before the program can see it
+	r.mu.Lock()
+	if r.aborted || r.done {
+		r.mu.Unlock()
+		return
+	}
+	r.aborted = true
+	r.emptyEnd() // under the lock, or up would leave and close the end meanwhile
+	r.mu.Unlock()
+	t.Reset()
+	r.end.Close()
+}
+
+// emptyEnd takes no more from the program and drops what is unread, which
+// would be a reset. r.mu is held.
+func (r *relay) emptyEnd() {
+	unix.Shutdown(r.fd, unix.SHUT_RDWR)
+	buf := buffers.Get().(*[relayBuffer]byte)
+	defer buffers.Put(buf)
+	for {
+		if n, _, err := addfd.Recv(r.fd, buf[:]); n == 0 || err != nil {
+			return
+		}
+	}
+}
