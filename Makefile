@@ -55,3 +55,6 @@ fuzz: deps
 
 clean:
 	rm -rf bin dist
+
+# Targets that test folders bring themselves.
+include test/apps/apps.mk test/conform/conform.mk
