@@ -24,6 +24,9 @@ type Anchors struct {
 	next   uint64
 	byWD   map[int32]*Anchor
 	probed map[*Anchor]struct{}
+	// probing is that somebody looks at the probed ones: always without
+	// inotify, else as long as there are any.
+	probing bool
 }
 
 // Anchor is a name that only we know for one program's socket.
@@ -35,9 +38,14 @@ type Anchor struct {
 	addr   unix.SockaddrUnix
 	closed func()
 	over   bool // guarded by as.mu
+	shared bool // guarded by as.mu
 }
 
-const probeEvery = 250 * time.Millisecond
+const (
+	probeEvery = 250 * time.Millisecond
+	// shareEvery is for sockets that listen. Somebody may wait for their port.
+	shareEvery = 100 * time.Millisecond
+)
 
 // NewAnchors starts watching; Close ends it.
 func NewAnchors(dir *Dir, log *slog.Logger) *Anchors {
@@ -56,7 +64,11 @@ func NewAnchors(dir *Dir, log *slog.Logger) *Anchors {
 	if as.inotify >= 0 {
 		go as.watch(os.NewFile(uintptr(as.inotify), "inotify"))
 	} else {
-		go as.probe()
+		as.probing = true
+		go func() {
+			defer close(as.stopped)
+			as.probe(probeEvery)
+		}()
 	}
 	return as
 }
@@ -122,7 +134,27 @@ func (a *Anchor) Connect() (end int, err error) {
 		unix.Close(end)
 		return -1, err
 	}
+	a.share()
 	return end, nil
+}
+
+// share has a probed from now on. What comes out of a listening socket's queue
+// shares its name, and the directory entry behind it lives until the last of
+// them is closed: an sshd that is stopped leaves its sessions and wants the
+// port again.
+func (a *Anchor) share() {
+	as := a.as
+	as.mu.Lock()
+	defer as.mu.Unlock()
+	if a.shared || a.over {
+		return
+	}
+	a.shared = true
+	as.probed[a] = struct{}{}
+	if !as.probing {
+		as.probing = true
+		go as.probe(shareEvery)
+	}
 }
 
 // Alive reports whether the program still has the socket open. Unlike the
@@ -152,8 +184,8 @@ func (a *Anchor) drop() bool {
 		return false
 	}
 	a.over = true
+	delete(a.as.probed, a)
 	if a.linked != "" {
-		delete(a.as.probed, a)
 		unix.Unlink(a.linked)
 		return true
 	}
@@ -212,9 +244,9 @@ func (as *Anchors) reapUnseen() {
 	}
 }
 
-func (as *Anchors) probe() {
-	defer close(as.stopped)
-	t := time.NewTicker(probeEvery)
+// probe looks at the probed ones. With inotify it ends when there are none.
+func (as *Anchors) probe(every time.Duration) {
+	t := time.NewTicker(every)
 	defer t.Stop()
 	for {
 		select {
@@ -223,18 +255,17 @@ func (as *Anchors) probe() {
 		case <-t.C:
 		}
 		as.mu.Lock()
-		held := make([]*Anchor, 0, len(as.probed))
-		for a := range as.probed {
-			held = append(held, a)
+		if as.inotify >= 0 && len(as.probed) == 0 {
+			as.probing = false
+			as.mu.Unlock()
+			return
 		}
-		as.mu.Unlock()
-		for _, a := range held {
-			if !a.Alive() {
-				as.mu.Lock()
+		for a := range as.probed {
+			if !a.Alive() { // some microseconds
 				a.gone()
-				as.mu.Unlock()
 			}
 		}
+		as.mu.Unlock()
 	}
 }
 
