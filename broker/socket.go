@@ -126,10 +126,13 @@ var errNoCopy = errors.New("the program's descriptor is not to be found")
 // inherited it. The caller closes it soon.
 func (s *Socket) copyOf() (int, error) {
 	s.mu.Lock()
-	tid, n := s.hint.tid, s.hint.fd
+	tid, n, relay := s.hint.tid, s.hint.fd, s.relay
 	s.mu.Unlock()
 	if fd, err := s.copyFrom(tid, n); err == nil {
 		return fd, nil
+	}
+	if relay != nil && relay.hungUp() {
+		return -1, errNoCopy // closed, which is why
 	}
 	procs, err := os.ReadDir("/proc")
 	if err != nil {

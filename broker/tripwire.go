@@ -87,7 +87,7 @@ func (t *tripwires) run(ctx context.Context) {
 func (r *relay) lay() {
 	r.mu.Lock()
 	sock := r.sock
-	skip := r.aborted || r.done || r.armed > 0 || sock == nil
+	skip := r.aborted || r.done || r.armed > 0 || sock == nil || addfd.HungUp(r.fd)
 	r.mu.Unlock()
 	if skip {
 		return
@@ -145,7 +145,7 @@ func (r *relay) abort() {
 	}
 	r.aborted = true
 	sock, t := r.sock, r.t
-	protected := r.unread()
+	protected := r.unread() || addfd.HungUp(r.fd)
 	r.mu.Unlock()
 	if t != nil {
 		t.Reset()
