@@ -45,6 +45,9 @@ type relay struct {
 	stopped  bool
 	downDone bool
 	running  int // goroutines
+	// searchFrom is when the program's descriptor may be searched for again,
+	// which was in vain before.
+	searchFrom time.Time
 
 	laid time.Time // when the last tripwire was, for up only
 }

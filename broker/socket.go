@@ -20,6 +20,7 @@ type Socket struct {
 	b       *Broker
 	sess    *Session // that made it
 	cookie  uint64
+	ino     uint64 // as /proc/PID/fd shows it; 0 when not known
 	domain  int
 	proto   int
 	created time.Time
@@ -68,7 +69,7 @@ func (s *Session) socket(r Request) {
 		s.fail(r, unix.ENFILE)
 		return
 	}
-	sock := &Socket{b: s.b, sess: s, cookie: cookie, domain: domain, proto: proto, created: time.Now()}
+	sock := &Socket{b: s.b, sess: s, cookie: cookie, ino: inode(fd), domain: domain, proto: proto, created: time.Now()}
 	if proto == 0 {
 		sock.proto = unix.IPPROTO_TCP
 	}
@@ -118,7 +119,7 @@ func (s *Socket) String() string {
 }
 
 // errNoCopy says that the program's descriptor was not found where it was last
-// seen, nor at the same number in any other process.
+// seen, nor in any other process.
 var errNoCopy = errors.New("the program's descriptor is not to be found")
 
 // copyOf takes a copy of the program's descriptor away from any call of its.
@@ -152,7 +153,48 @@ func (s *Socket) copyOf() (int, error) {
 			return fd, nil
 		}
 	}
+	// A program that was started on it has it as its standard input.
+	for _, p := range procs {
+		pid, err := strconv.Atoi(p.Name())
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		if n := s.numberIn(p.Name()); n >= 0 {
+			if fd, err := s.copyFrom(pid, n); err == nil {
+				s.seenAt(pid, n)
+				return fd, nil
+			}
+		}
+	}
 	return -1, errNoCopy
+}
+
+// numberIn is the socket's descriptor in a process, or -1.
+func (s *Socket) numberIn(pid string) int {
+	dir := "/proc/" + pid + "/fd/"
+	f, err := os.Open(dir)
+	if err != nil {
+		return -1
+	}
+	defer f.Close()
+	names, _ := f.Readdirnames(-1)
+	want := "socket:[" + strconv.FormatUint(s.ino, 10) + "]"
+	for _, name := range names {
+		if link, err := os.Readlink(dir + name); err == nil && link == want {
+			if n, err := strconv.Atoi(name); err == nil {
+				return n
+			}
+		}
+	}
+	return -1
+}
+
+func inode(fd int) uint64 {
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) != nil {
+		return 0
+	}
+	return st.Ino
 }
 
 func (s *Socket) copyFrom(tid, n int) (fd int, err error) {
