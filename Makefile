@@ -59,4 +59,5 @@ fuzz: deps
 clean:
 	rm -rf bin dist
 
-include test/conform/conform.mk test/apps/apps.mk
+# Targets that test folders bring themselves.
+include test/apps/apps.mk test/conform/conform.mk

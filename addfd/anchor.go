@@ -41,7 +41,9 @@ type Anchor struct {
 	over bool         // path is closed, and its number may be another's; written under mu and as.mu
 }
 
-const probeEvery = 250 * time.Millisecond
+// probeEvery is how often names are probed. Somebody may wait for the port of a
+// socket that listened.
+const probeEvery = 100 * time.Millisecond
 
 // NewAnchors starts watching; Close ends it.
 func NewAnchors(dir *Dir, log *slog.Logger) *Anchors { return newAnchors(dir, openInotify(log)) }
@@ -62,7 +64,7 @@ func newAnchors(dir *Dir, inotify int) *Anchors {
 
 // openInotify makes an inotify instance; -1: it or /proc is not to be had.
 func openInotify(log *slog.Logger) int {
-	const probed = "sockets that listen are looked at four times a second for their closing"
+	const probed = "sockets that listen are looked at ten times a second for their closing"
 	if _, err := os.Stat("/proc/self/fd"); err != nil {
 		log.Warn(probed, "reason", "no /proc", "error", err)
 		return -1
@@ -240,7 +242,9 @@ func (as *Anchors) reapUnseen() {
 }
 
 // Probe has a closing seen that the file system does not tell: sockets accepted
-// from a listening one keep its name.
+// from a listening one share its name, and the directory entry behind it lives
+// until the last of them is closed. An sshd that is stopped leaves its sessions
+// and wants the port again.
 func (a *Anchor) Probe() {
 	a.as.mu.Lock()
 	defer a.as.mu.Unlock()
@@ -264,6 +268,7 @@ func (as *Anchors) probe() {
 		if !a.Alive() {
 			a.gone()
 		}
+		as.mu.Unlock()
 	}
 	as.timer = nil
 	if len(as.probed) > 0 && !as.closed {

@@ -26,7 +26,7 @@
 //
 // That a program closed its socket is told by HUP once it is attached, and
 // before by the anchor: the file system forgets the name at the last close, and
-// inotify(7) says so.
+// inotify(7) says so. Lost is for those that can be watched in neither way.
 //
 // What it never does: know of QUIC, of addresses, or of the program's pid.
 // Copies given to it are the caller's to close; the ends and anchors it returns

@@ -93,7 +93,7 @@ func (s *Session) acceptedSocket(from *Socket, t taken) (*Socket, error) {
 	from.mu.Lock()
 	defer from.mu.Unlock()
 	sock := &Socket{
-		b: s.b, sess: s, cookie: cookie, domain: from.domain, proto: from.proto, created: time.Now(),
+		b: s.b, sess: s, cookie: cookie, ino: inode(t.fd), domain: from.domain, proto: from.proto, created: time.Now(),
 		ns: from.ns, state: connected, told: true, local: t.local, remote: t.remote,
 		opts: inherited(from.opts), relay: t.relay,
 	}

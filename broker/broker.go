@@ -32,6 +32,7 @@ type Broker struct {
 	dir     *addfd.Dir
 	dock    *addfd.Dock
 	anchors *addfd.Anchors
+	lost    *addfd.Lost
 	started time.Time
 
 	ctx  context.Context // ends with Close
@@ -45,7 +46,6 @@ type Broker struct {
 	tripwires  tripwires
 	young      young
 	targets    notify.Targets // of what is done between calls
-	searches   searches
 
 	nextSession atomic.Uint64
 
@@ -69,7 +69,7 @@ func New(c Config) (*Broker, error) {
 		return nil, err
 	}
 	b := &Broker{
-		host: c.Host, log: c.Log, dir: dir, dock: dock, anchors: addfd.NewAnchors(dir, c.Log), started: time.Now(),
+		host: c.Host, log: c.Log, dir: dir, dock: dock, anchors: addfd.NewAnchors(dir, c.Log), lost: addfd.NewLost(), started: time.Now(),
 		sockets: make(map[uint64]*Socket), sessions: make(map[uint64]*Session),
 	}
 	b.changed = sync.NewCond(&b.mu)
@@ -100,6 +100,7 @@ func (b *Broker) Close() error {
 	b.oracle.close()
 	b.targets.Close()
 	b.anchors.Close()
+	b.lost.Close()
 	return errors.Join(b.dock.Close(), b.dir.Close())
 }
 

@@ -360,9 +360,12 @@ func (d *dialState) open(t transport) error {
 }
 
 func (d *dialState) restoreSendBuffer() {
-	sock, sndbuf := d.sock, d.sndbuf
+	sock, sndbuf, relay := d.sock, d.sndbuf, d.relay
 	go func() {
 		fd, err := sock.copyOf()
+		if err != nil && relay.hungUp() {
+			return // a short conversation, over by now
+		}
 		if err != nil {
 			if !sock.isClosed() {
 				sock.b.log.Warn("a socket's send buffer stays small", "error", opError("connect", sock, err))
@@ -404,7 +407,7 @@ func (d *dialState) fail(errno unix.Errno) (again bool) {
 	sock.soError = errno
 	// The fillers are unread: the program sees POLLERR and POLLHUP.
 	d.relay.discard()
-	sock.watchLost()
+	go sock.watchLost()
 	return false
 }
 

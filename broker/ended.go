@@ -40,6 +40,18 @@ func (s *Socket) lost() {
 	s.watchLost()
 }
 
+// watchLost looks after a socket that was attached and has no end of ours any
+// more.
+func (s *Socket) watchLost() {
+	fd, err := s.copyOf()
+	if err != nil {
+		s.closedByProgram()
+		return
+	}
+	s.b.watchClose(s, fd)
+	unix.Close(fd)
+}
+
 // gone reports that the program has closed its socket.
 func (r *relay) gone() bool {
 	if !addfd.HungUp(r.fd) {

@@ -47,6 +47,9 @@ type relay struct {
 	upDone   bool // our program's FIN went
 	downDone bool // the peer's FIN came
 	running  int  // goroutines
+	// searchFrom is when the program's descriptor may be searched for again,
+	// which was in vain before.
+	searchFrom time.Time
 
 	laid time.Time // when the last tripwire was, for up only
 }
@@ -432,7 +435,11 @@ func (r *relay) deliver(p []byte) error {
 func (r *relay) hungUp() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.done || !r.aborted && r.gone()
+	if r.done || r.aborted || !addfd.HungUp(r.fd) {
+		return r.done
+	}
+	closed, err := addfd.Closed(r.fd)
+	return err == nil && closed
 }
 
 // discard closes an end that never became a connection.

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
-	"strconv"
 	"sync"
 	"time"
 
@@ -20,6 +18,7 @@ type Socket struct {
 	b       *Broker
 	sess    *Session // that made it
 	cookie  uint64
+	ino     uint64 // as /proc/PID/fd shows it; 0 when not known
 	domain  int
 	proto   int
 	created time.Time
@@ -68,7 +67,7 @@ func (s *Session) socket(r Request) {
 		s.fail(r, unix.ENFILE)
 		return
 	}
-	sock := &Socket{b: s.b, sess: s, cookie: cookie, domain: domain, proto: proto, created: time.Now()}
+	sock := &Socket{b: s.b, sess: s, cookie: cookie, ino: inode(fd), domain: domain, proto: proto, created: time.Now()}
 	if proto == 0 {
 		sock.proto = unix.IPPROTO_TCP
 	}
@@ -115,93 +114,6 @@ func (s *Socket) String() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return fmt.Sprintf("socket %d, %v, %v > %v", s.cookie, s.state, s.local, s.remote)
-}
-
-// errNoCopy says that the program's descriptor was not found where it was last
-// seen, nor at the same number in any other process.
-var errNoCopy = errors.New("the program's descriptor is not to be found")
-
-// copyOf takes a copy of the program's descriptor away from any call of its.
-// It looks where the descriptor was last seen, then for a process that
-// inherited it. The caller closes it soon.
-func (s *Socket) copyOf() (int, error) {
-	s.mu.Lock()
-	tid, n := s.hint.tid, s.hint.fd
-	s.mu.Unlock()
-	fd := -1
-	err := s.b.targets.Use(tid, func(t *notify.Target) (err error) {
-		fd, err = s.copyFrom(t, n)
-		return err
-	})
-	if err == nil {
-		return fd, nil
-	}
-	if s.isClosed() || !s.b.searches.allow() {
-		return -1, errNoCopy
-	}
-	return s.search(n)
-}
-
-// copyFrom takes t's descriptor n if it is s.
-func (s *Socket) copyFrom(t *notify.Target, n int) (int, error) {
-	fd, err := t.Fd(n)
-	if err != nil {
-		return -1, err
-	}
-	if c, err := addfd.Cookie(fd); err != nil || c != s.cookie {
-		unix.Close(fd)
-		return -1, errNoCopy
-	}
-	return fd, nil
-}
-
-// search looks for a process that has s at descriptor n, as a child has it that
-// goes on with a connection its parent accepted.
-func (s *Socket) search(n int) (int, error) {
-	procs, err := os.ReadDir("/proc")
-	if err != nil {
-		return -1, errNoCopy
-	}
-	for _, p := range procs {
-		pid, err := strconv.Atoi(p.Name())
-		if err != nil || pid == os.Getpid() {
-			continue
-		}
-		// Few processes have that descriptor; this is cheaper than a pidfd.
-		if _, err := os.Lstat("/proc/" + p.Name() + "/fd/" + strconv.Itoa(n)); err != nil {
-			continue
-		}
-		t, err := notify.OpenTarget(pid)
-		if err != nil {
-			continue
-		}
-		fd, err := s.copyFrom(t, n)
-		t.Close()
-		if err == nil {
-			s.seenAt(pid, n)
-			return fd, nil
-		}
-	}
-	return -1, errNoCopy
-}
-
-// searches bounds what looking through all processes may cost.
-type searches struct {
-	mu   sync.Mutex
-	next time.Time
-}
-
-const searchEvery = 20 * time.Millisecond
-
-func (s *searches) allow() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now := time.Now()
-	if now.Before(s.next) {
-		return false
-	}
-	s.next = now.Add(searchEvery)
-	return true
 }
 
 // netNS is the network namespace of the caller of r, remembered at first use:
@@ -258,41 +170,6 @@ func (s *Socket) closedByProgram() {
 		}
 	}
 }
-
-// watchLost looks after a socket that was attached and has no end of ours any
-// more, which nothing tells the closing of. When the program has no descriptor
-// where it was last seen, its state is forgotten; a copy passed on elsewhere
-// loses its names only.
-func (s *Socket) watchLost() {
-	every := firstCheck
-	var timer *time.Timer
-	set := make(chan struct{})
-	timer = time.AfterFunc(every, func() {
-		<-set
-		s.mu.Lock()
-		tid, n, over := s.hint.tid, s.hint.fd, s.state == closed
-		s.mu.Unlock()
-		if over {
-			return
-		}
-		err := s.b.targets.Use(tid, func(t *notify.Target) error {
-			fd, err := s.copyFrom(t, n)
-			if err == nil {
-				unix.Close(fd)
-			}
-			return err
-		})
-		if err != nil || s.b.ctx.Err() != nil {
-			s.closedByProgram()
-			return
-		}
-		every = min(2*every, lastLostCheck)
-		timer.Reset(every)
-	})
-	close(set)
-}
-
-const lastLostCheck = 5 * time.Second
 
 // abandon is the broker's end: whatever s is, it becomes an error to the
 // program.

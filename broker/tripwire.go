@@ -27,6 +27,10 @@ type tripwires struct {
 // wrote that has written as short a time before.
 const layEvery = 3 * time.Millisecond
 
+// searchShare: a search for a descriptor in vain is not made again before this
+// many times as long.
+const searchShare = 50
+
 // layAfter lays a tripwire after the program wrote.
 func (r *relay) layAfter() {
 	r.mu.Lock()
@@ -87,14 +91,18 @@ func (t *tripwires) run(ctx context.Context) {
 func (r *relay) lay() {
 	r.mu.Lock()
 	sock := r.sock
-	skip := r.aborted || r.done || r.armed > 0 || sock == nil
+	skip := r.aborted || r.done || r.armed > 0 || sock == nil || addfd.HungUp(r.fd) || time.Now().Before(r.searchFrom)
 	r.mu.Unlock()
 	if skip {
 		return
 	}
+	begin := time.Now()
 	fd, err := sock.copyOf()
-	if err != nil {
-		return // closed, or passed on to where we cannot see it
+	if err != nil { // closed, or passed on to where we cannot see it
+		r.mu.Lock()
+		r.searchFrom = time.Now().Add(searchShare * time.Since(begin))
+		r.mu.Unlock()
+		return
 	}
 	r.trip(fd)
 	unix.Close(fd)
@@ -145,7 +153,7 @@ func (r *relay) abort() {
 	}
 	r.aborted = true
 	sock, t := r.sock, r.t
-	protected := r.unread()
+	protected := r.unread() || addfd.HungUp(r.fd)
 	r.mu.Unlock()
 	if t != nil {
 		t.Reset()

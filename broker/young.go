@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"errors"
 	"sync"
 	"time"
 
@@ -98,6 +99,11 @@ func (b *Broker) watchClose(s *Socket, fd int) {
 		return
 	}
 	a, err := b.anchors.Hold(fd, s.closedByProgram)
+	if errors.Is(err, unix.EINVAL) { // it has its listening socket's name
+		if err = b.lost.Watch(fd, s.closedByProgram); err == nil {
+			return
+		}
+	}
 	if err != nil {
 		b.log.Warn("a socket's closing will not be seen", "error", opError("anchor", s, err))
 		return

@@ -1,18 +1,21 @@
 package rig
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Broker is a poemqd of its own, for tests that look at the broker itself. On
 // a native run there is none and it is nil; its methods then measure nothing.
 type Broker struct {
 	*Proc
-	socket string
+	socket, control string
 }
 
 // StartBroker starts a poemqd. Commands with it in their Broker field are
@@ -27,6 +30,7 @@ func (r *Rig) StartBroker(name string) *Broker {
 	c := r.Command(filepath.Join(binDir(), "poemqd"), "serve", "--socket", b.socket,
 		"--state-dir", r.Mkdir("broker-"+name+"/state", ""), "--control", filepath.Join(dir, "c"))
 	c.Outside = true
+	b.control = filepath.Join(dir, "c")
 	b.Proc = c.Start()
 	b.until(serveLimit, "make its socket", func() bool {
 		_, err := os.Stat(b.socket)
@@ -63,4 +67,44 @@ func (b *Broker) Memory() int {
 	}
 	b.rig.Fatalf("the broker's status has no RssAnon")
 	return 0
+}
+
+// Status asks the broker, by poemqctl, how much it has under way.
+func (b *Broker) Status() (s struct{ Sessions, Sockets, Relays int }) {
+	b.rig.Helper()
+	out, err := exec.Command(filepath.Join(binDir(), "poemqctl"), "--json", "--control", b.control, "status").Output()
+	if err == nil {
+		err = json.Unmarshal(out, &s)
+	}
+	if err != nil {
+		b.rig.Errorf("the broker's status: %v: %s", err, out)
+	}
+	return s
+}
+
+// share has one broker serve all of the test's programs, and demands that
+// nothing of theirs is left in it after they have ended.
+func (r *Rig) share() {
+	b := r.StartBroker("shared")
+	r.shared = b
+	r.Cleanup(func() { // before the broker's end, after that of its programs
+		s := b.Status()
+		if !poll(forgetLimit, func() bool { s = b.Status(); return s.Sessions+s.Sockets+s.Relays == 0 }) {
+			r.Errorf("the broker still has, %v after its programs: %+v", forgetLimit, s)
+		}
+	})
+}
+
+// forgetLimit is how long a broker may take to notice that programs are gone.
+const forgetLimit = 3 * time.Second
+
+// warnings are the lines of a broker's log that tell of something that is not
+// as it should be.
+func (p *Proc) warnings() (lines []string) {
+	for line := range strings.Lines(p.Stderr()) {
+		if strings.Contains(line, " level=WARN ") || strings.Contains(line, " level=ERROR ") {
+			lines = append(lines, strings.TrimSpace(line))
+		}
+	}
+	return lines
 }

@@ -20,5 +20,7 @@
 //	                   the watch then expects TCP
 //	POEMQ_TEST_STRICT  1: what is missing (a program, a binary, a privilege) fails the
 //	                   test instead of skipping it; make sets it
+//	POEMQ_TEST_SHARED  1: one broker serves all programs of a test, and must have
+//	                   forgotten all of them in the end
 //	POEMQ_LONG         1: the long form of tests that wait
 package rig

@@ -73,8 +73,11 @@ func (c *Cmd) environ(state string) []string {
 	}
 	// Never the machine's own broker.
 	broker := c.rig.Path("no-broker.sock")
-	if c.Broker != nil {
+	switch {
+	case c.Broker != nil:
 		broker = c.Broker.socket
+	case c.rig.shared != nil && c.User == "": // its socket is for its owner
+		broker = c.rig.shared.socket
 	}
 	env = append(env, "POEMQ_BROKER="+broker)
 	return append(env, c.Env...)

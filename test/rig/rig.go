@@ -31,6 +31,7 @@ type Rig struct {
 	mu     sync.Mutex // guards what follows
 	procs  []*Proc    // every process started, for logs when the test fails
 	serial int
+	shared *Broker // POEMQ_TEST_SHARED
 }
 
 // Native reports whether programs run on kernel TCP, without poemq.
@@ -78,6 +79,9 @@ func New(t testing.TB, programs ...string) *Rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.showLogs)
+	if os.Getenv("POEMQ_TEST_SHARED") == "1" && !Native() {
+		r.share()
+	}
 	return r
 }
 
@@ -313,11 +317,16 @@ func (r *Rig) ids(name string) (uid, gid uint32) {
 
 // showLogs prints the end of each program's output when the test has failed.
 func (r *Rig) showLogs() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range r.procs {
+		for _, line := range p.warnings() {
+			r.Logf("%s: %s", p, line)
+		}
+	}
 	if !r.Failed() {
 		return
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	for _, p := range r.procs {
 		text := []byte(p.Stdout() + p.Stderr())
 		if len(text) > 3000 {
