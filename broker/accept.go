@@ -95,7 +95,7 @@ func (s *Session) acceptedSocket(from *Socket, t taken) (*Socket, error) {
 	sock := &Socket{
 		b: s.b, sess: s, cookie: cookie, domain: from.domain, proto: from.proto, created: time.Now(),
 		ns: from.ns, state: connected, told: true, local: t.local, remote: t.remote,
-		opts: inherited(from.opts), relay: t.relay,
+		opts: inherited(from.opts, from.domain, from.local), relay: t.relay, accepted: true,
 	}
 	for _, o := range sock.opts {
 		if o.onPair() {

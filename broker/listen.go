@@ -132,6 +132,7 @@ func (b *Broker) serve(sock *Socket, fd, backlog int, policy Policy) unix.Errno 
 		}
 		sock.sess.log.Warn("a listening port is served by TCP only", "port", hold.local, "reason", err)
 	}
+	emptyQueue(fd) // of a socket that was shut down
 	if err := unix.Listen(fd, backlog); err != nil {
 		l.close()
 		return asErrno(err, unix.EINVAL)
@@ -256,7 +257,9 @@ func (p *listenPoint) arrive(in *quic.Incoming) {
 		case errGaveUp:
 			return
 		default:
-			l.sock.closedByProgram() // and so off the point
+			if !l.isClosed() {
+				l.sock.closedByProgram() // and so off the point
+			}
 			p.leave(l)
 		}
 	}
@@ -322,6 +325,12 @@ func (l *listenState) tryEnqueue(a *arrival) error {
 	l.mu.Unlock()
 	l.serveWaiter(w)
 	return nil
+}
+
+func (l *listenState) isClosed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.closed
 }
 
 // close ends listening; what waits in the queue is reset by the kernel's
