@@ -23,6 +23,7 @@
 //	connect.go   connect: naming, dialling, docking
 //	bind.go      bind, ports, getsockname, getpeername
 //	listen.go    listen, what arrives at a port
+//	defer.go     TCP_DEFER_ACCEPT
 //	accept.go    accept
 //	options.go   setsockopt; options_get.go getsockopt, options_info.go TCP_INFO
 //	shutdown.go  shutdown

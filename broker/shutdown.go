@@ -1,10 +1,6 @@
 package broker
 
-import (
-	"net/netip"
-
-	"golang.org/x/sys/unix"
-)
+import "golang.org/x/sys/unix"
 
 // shutdown answers shutdown(2) as inet_shutdown does.
 func (s *Session) shutdown(r Request, sock *Socket, c *copyFd) {
@@ -45,11 +41,12 @@ func (s *Session) stopListening(sock *Socket, fd int) {
 	}
 	sock.become(bound)
 	sock.listen = nil
-	if sock.hold != nil {
-		unix.Shutdown(sock.hold.fd, unix.SHUT_RDWR)
-	}
+	hold := sock.hold
 	sock.mu.Unlock()
 	l.close()
+	if hold != nil {
+		unix.Shutdown(hold.fd, unix.SHUT_RDWR) // a port that the kernel chose is free now
+	}
 	l.mu.Lock()
 	waiters := l.waiters
 	l.waiters = nil
@@ -116,12 +113,4 @@ func (r *relay) ends() (ours, theirs bool) {
 func (r *relay) over() bool {
 	ours, theirs := r.ends()
 	return ours && theirs
-}
-
-// keepScope gives a link-local address the scope that like has.
-func keepScope(a netip.Addr, like netip.Addr) netip.Addr {
-	if a.Is6() && a.IsLinkLocalUnicast() && a.Zone() == "" && like.Zone() != "" {
-		return a.WithZone(like.Zone())
-	}
-	return a
 }
