@@ -1,11 +1,8 @@
 package broker
 
 import (
-	"bytes"
 	"encoding/binary"
 	"net/netip"
-	"os"
-	"slices"
 
 	"github.com/poemq/poemq/quic/netns"
 	"golang.org/x/sys/unix"
@@ -39,51 +36,6 @@ func (o option) onPair() bool {
 	}
 	return false
 }
-
-// privileged lists what needs CAP_NET_ADMIN (capabilities(7)), which the
-// broker may have where the program has not.
-func (o option) privileged() bool {
-	switch o.level {
-	case unix.SOL_SOCKET:
-		switch o.name {
-		case unix.SO_MARK, unix.SO_SNDBUFFORCE, unix.SO_RCVBUFFORCE, unix.SO_TXTIME:
-			return true
-		case unix.SO_BUSY_POLL:
-			return o.int() > 0
-		case unix.SO_PRIORITY:
-			return o.int() < 0 || o.int() > 6
-		}
-	case unix.IPPROTO_IP:
-		switch o.name {
-		case unix.IP_TRANSPARENT, unix.IP_IPSEC_POLICY, unix.IP_XFRM_POLICY:
-			return true
-		}
-	case unix.IPPROTO_IPV6:
-		switch o.name {
-		case unix.IPV6_TRANSPARENT, unix.IPV6_IPSEC_POLICY, unix.IPV6_XFRM_POLICY,
-			unix.IPV6_HOPOPTS, unix.IPV6_RTHDRDSTOPTS, unix.IPV6_DSTOPTS:
-			return true
-		}
-	case unix.IPPROTO_TCP:
-		return o.name == unix.TCP_REPAIR
-	}
-	return isNetfilter(o.level, o.name)
-}
-
-// isNetfilter reports an option that is not the socket's but the packet
-// filter's (nf_register_sockopt in the kernel): tables, which the broker must
-// not read or change for who may not.
-func isNetfilter(level, name int) bool {
-	switch level {
-	case unix.IPPROTO_IP:
-		return name >= 64 && name != soOriginalDst
-	case unix.IPPROTO_IPV6:
-		return name >= 128 || name == 64 || name == 65 || name == 68 || name == 69
-	}
-	return false
-}
-
-const soOriginalDst = 80 // SO_ORIGINAL_DST of <linux/netfilter_ipv4.h>
 
 // refused lists what would take the connection out of our hands, though a
 // kernel socket would do it, with the errno of a kernel that lacks it.
@@ -180,7 +132,7 @@ func (s *Session) setOption(r Request, sock *Socket, fd int, o option) unix.Errn
 	if o.level == unix.IPPROTO_TCP && o.name == unix.TCP_ULP && len(o.value) > 0 {
 		return unix.ENOENT // kernel TLS; asking would load modules
 	}
-	if errno := s.mayHave(r, o); errno != 0 {
+	if errno := mayHave(r, sock, o); errno != 0 {
 		return errno
 	}
 	sock.mu.Lock()
@@ -206,37 +158,6 @@ func (s *Session) setOption(r Request, sock *Socket, fd int, o option) unix.Errn
 		sock.remember(o)
 	}
 	return 0
-}
-
-// mayHave checks what the kernel would check of the program and cannot check
-// of the broker.
-func (s *Session) mayHave(r Request, o option) unix.Errno {
-	free := o.level == unix.IPPROTO_TCP && o.name == unix.TCP_CONGESTION
-	if !free && !o.privileged() {
-		return 0
-	}
-	creds, err := r.Creds()
-	switch {
-	case err == nil && creds.CapNetAdmin:
-		return 0
-	case free && allowedCongestion(o.value):
-		return 0
-	}
-	return unix.EPERM
-}
-
-// allowedCongestion reports whether anybody may have the algorithm (tcp(7)),
-// or it is none.
-func allowedCongestion(value []byte) bool {
-	name, _, _ := bytes.Cut(value, []byte{0})
-	for _, f := range []string{"tcp_available_congestion_control", "tcp_allowed_congestion_control"} {
-		list, err := os.ReadFile("/proc/sys/net/ipv4/" + f)
-		known := slices.ContainsFunc(bytes.Fields(list), func(n []byte) bool { return bytes.Equal(n, name) })
-		if err == nil && known == (f == "tcp_allowed_congestion_control") {
-			return true
-		}
-	}
-	return false
 }
 
 // borrows reports that the value points to something of the program's, which

@@ -104,7 +104,7 @@ func (s *Session) getOption(r Request, sock *Socket, fd, level, name int, val []
 		}
 	}
 	if isNetfilter(level, name) {
-		if creds, err := r.Creds(); err != nil || !creds.CapNetAdmin {
+		if !mayAdminister(r, sock) {
 			return 0, unix.EPERM
 		}
 	}
