@@ -32,7 +32,7 @@ type Anchor struct {
 	wd     int32
 	path   int    // O_PATH of a second link; -1 when linked is used
 	linked string // the name, when it had to stay in the directory
-	addr   unix.SockaddrUnix
+	addr   unix.SockaddrUnix // its name only: x/sys writes into what it is given
 	closed func()
 	over   bool // guarded by as.mu
 }
@@ -118,7 +118,7 @@ func (a *Anchor) Connect() (end int, err error) {
 	if err := passCred(end); err != nil {
 		return -1, err
 	}
-	if err := unix.Connect(end, &a.addr); err != nil {
+	if err := unix.Connect(end, &unix.SockaddrUnix{Name: a.addr.Name}); err != nil {
 		unix.Close(end)
 		return -1, err
 	}
@@ -135,7 +135,7 @@ func (a *Anchor) Alive() bool {
 	defer unix.Close(fd)
 	// A name with a stream socket behind it is of the wrong type; one with
 	// nothing behind it refuses.
-	return unix.Connect(fd, &a.addr) == unix.EPROTOTYPE
+	return unix.Connect(fd, &unix.SockaddrUnix{Name: a.addr.Name}) == unix.EPROTOTYPE
 }
 
 // Release ends the watch; closed is not called any more (a call that has begun
