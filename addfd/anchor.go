@@ -30,8 +30,8 @@ type Anchors struct {
 type Anchor struct {
 	as     *Anchors
 	wd     int32
-	path   int    // O_PATH of a second link; -1 when linked is used
-	linked string // the name, when it had to stay in the directory
+	path   int               // O_PATH of a second link; -1 when linked is used
+	linked string            // the name, when it had to stay in the directory
 	addr   unix.SockaddrUnix // its name only: x/sys writes into what it is given
 	closed func()
 	over   bool // guarded by as.mu
