@@ -268,7 +268,6 @@ func (as *Anchors) probe() {
 		if !a.Alive() {
 			a.gone()
 		}
-		as.mu.Unlock()
 	}
 	as.timer = nil
 	if len(as.probed) > 0 && !as.closed {

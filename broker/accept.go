@@ -48,7 +48,7 @@ func (s *Session) acceptNow(r Request, l *listenState, fd, flags int) bool {
 		return true
 	}
 	if r.Ptr(1) != 0 {
-		if errno := writeSockaddr(r, r.Ptr(1), r.Ptr(2), t.remote, l.sock.domain); errno != 0 {
+		if errno := writeSockaddr(r, r.Ptr(1), r.Ptr(2), scoped(t.remote, l.scope()), l.sock.domain); errno != 0 {
 			unix.Close(t.fd) // the kernel drops the connection too
 			s.fail(r, errno)
 			return true
@@ -94,8 +94,9 @@ func (s *Session) acceptedSocket(from *Socket, t taken) (*Socket, error) {
 	defer from.mu.Unlock()
 	sock := &Socket{
 		b: s.b, sess: s, cookie: cookie, ino: inode(t.fd), domain: from.domain, proto: from.proto, created: time.Now(),
-		ns: from.ns, state: connected, told: true, local: t.local, remote: t.remote,
-		opts: inherited(from.opts), relay: t.relay,
+		ns: from.ns, state: connected, told: true,
+		local: scoped(t.local, from.local.Addr()), remote: scoped(t.remote, from.local.Addr()),
+		opts: inherited(from.opts, from.domain, from.local), relay: t.relay, accepted: true,
 	}
 	for _, o := range sock.opts {
 		if o.onPair() {

@@ -238,9 +238,9 @@ func (s *Session) getsockname(r Request, sock *Socket, _ *copyFd) {
 // getpeername answers getpeername(2).
 func (s *Session) getpeername(r Request, sock *Socket, _ *copyFd) {
 	sock.mu.Lock()
-	remote, state := sock.remote, sock.state
+	remote, state, relay := sock.remote, sock.state, sock.relay
 	sock.mu.Unlock()
-	if state != connected {
+	if state != connected || relay != nil && relay.over() {
 		s.fail(r, unix.ENOTCONN)
 		return
 	}

@@ -151,8 +151,11 @@ func (s *Session) newDial(r Request, sock *Socket, remote netip.AddrPort) (*dial
 	}
 	sock.seenAt(creds.TGID, r.Int(0))
 	d := &dialState{sock: sock, ns: ns, uid: creds.UID, remote: remote, policy: s.quic, copy: -1}
+	var bound netip.AddrPort
 	sock.mu.Lock()
-	bound := sock.local
+	if sock.hold != nil { // else it is what a failed attempt left to be told
+		bound = sock.hold.local
+	}
 	sock.mu.Unlock()
 	if a := bound.Addr().Unmap(); a.IsValid() && !a.IsUnspecified() {
 		d.bindTo = a
@@ -174,7 +177,7 @@ func (s *Session) newDial(r Request, sock *Socket, remote netip.AddrPort) (*dial
 	if errno != 0 {
 		return nil, errno
 	}
-	d.local = netip.AddrPortFrom(from, d.port.port)
+	d.local = netip.AddrPortFrom(keepScope(from, remote.Addr()), d.port.port)
 	return d, 0
 }
 
@@ -349,7 +352,7 @@ func (d *dialState) open(t transport) error {
 	sock.become(connected)
 	sock.relay = d.relay
 	if sock.hold == nil { // TCP may have had to take another port
-		sock.local = netip.AddrPortFrom(t.LocalAddr().Addr(), t.LocalAddr().Port())
+		sock.local = netip.AddrPortFrom(keepScope(t.LocalAddr().Addr(), d.local.Addr()), t.LocalAddr().Port())
 	}
 	if sock.anchor != nil {
 		sock.anchor.Release()
@@ -389,7 +392,8 @@ func (d *dialState) fail(errno unix.Errno) (again bool) {
 	if sock.hold != nil {
 		sock.local = sock.hold.local
 	} else {
-		sock.local = netip.AddrPort{}
+		// The port is free again, but still told (inet_reset_saddr in the kernel).
+		sock.local = netip.AddrPortFrom(netip.IPv6Unspecified(), d.port.port)
 	}
 	if !d.docked() {
 		if sock.hold != nil {

@@ -23,8 +23,11 @@
 //	connect.go   connect: naming, dialling, docking
 //	bind.go      bind, ports, getsockname, getpeername
 //	listen.go    listen, what arrives at a port
+//	defer.go     TCP_DEFER_ACCEPT
 //	accept.go    accept
-//	options.go   setsockopt, getsockopt
+//	options.go   setsockopt; options_get.go getsockopt, options_info.go TCP_INFO
+//	shutdown.go  shutdown
+//	ioctl.go     the rare ioctls
 //	relay.go     bytes between the program's socket and the connection
 //	tripwire.go  what is left unread so that a lost broker is an error
 //

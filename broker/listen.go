@@ -40,6 +40,7 @@ type listenState struct {
 type arrival struct {
 	remote, local netip.AddrPort
 	relay         *relay // nil for a stand-in
+	first         []byte // what came before it was put there
 }
 
 // taken is a connection out of the kernel's queue: fd is to be the program's.
@@ -125,6 +126,7 @@ func (b *Broker) serve(sock *Socket, fd, backlog int, policy Policy) unix.Errno 
 			return asErrno(err, unix.EADDRINUSE)
 		}
 		l.tcp = tcp
+		sock.renamed(hold)
 	}
 	if err := b.join(l, ns, hold.local); err != nil {
 		if policy == Require {
@@ -132,6 +134,7 @@ func (b *Broker) serve(sock *Socket, fd, backlog int, policy Policy) unix.Errno 
 		}
 		sock.sess.log.Warn("a listening port is served by TCP only", "port", hold.local, "reason", err)
 	}
+	emptyQueue(fd) // of a socket that was shut down
 	if err := unix.Listen(fd, backlog); err != nil {
 		l.close()
 		return asErrno(err, unix.EINVAL)
@@ -244,6 +247,10 @@ func (p *listenPoint) arrive(in *quic.Incoming) {
 			return
 		}
 		a := &arrival{remote: in.RemoteAddr(), local: in.LocalAddr()}
+		if patience := l.sock.deferAccept(); patience > 0 {
+			p.arriveLater(l, a, in, patience)
+			return
+		}
 		switch l.enqueue(a, in.Done()) {
 		case nil:
 			st, err := in.Accept()
@@ -256,7 +263,9 @@ func (p *listenPoint) arrive(in *quic.Incoming) {
 		case errGaveUp:
 			return
 		default:
-			l.sock.closedByProgram() // and so off the point
+			if !l.isClosed() {
+				l.sock.closedByProgram() // and so off the point
+			}
 			p.leave(l)
 		}
 	}
@@ -316,12 +325,21 @@ func (l *listenState) tryEnqueue(a *arrival) error {
 		return err
 	}
 	a.relay = newRelay(l.sock.b, end)
+	if len(a.first) > 0 {
+		_ = unix.Send(end, a.first, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL) // a new socket has room for more
+	}
 	a.relay.watch()
 	l.queue = append(l.queue, a)
 	w := l.nextWaiter()
 	l.mu.Unlock()
 	l.serveWaiter(w)
 	return nil
+}
+
+func (l *listenState) isClosed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.closed
 }
 
 // close ends listening; what waits in the queue is reset by the kernel's

@@ -2,7 +2,7 @@ package broker
 
 import (
 	"encoding/binary"
-	"sync"
+	"net/netip"
 
 	"github.com/poemq/poemq/quic/netns"
 	"golang.org/x/sys/unix"
@@ -30,46 +30,46 @@ func (o option) onPair() bool {
 	case unix.SO_REUSEADDR, unix.SO_DONTROUTE, unix.SO_BROADCAST, unix.SO_SNDBUF, unix.SO_RCVBUF,
 		unix.SO_KEEPALIVE, unix.SO_OOBINLINE, unix.SO_PRIORITY, unix.SO_LINGER, unix.SO_RCVLOWAT,
 		unix.SO_RCVTIMEO, unix.SO_SNDTIMEO, unix.SO_RCVTIMEO_NEW, unix.SO_SNDTIMEO_NEW,
-		unix.SO_SNDBUFFORCE, unix.SO_RCVBUFFORCE, unix.SO_MARK:
+		unix.SO_SNDBUFFORCE, unix.SO_RCVBUFFORCE, unix.SO_MARK,
+		unix.SO_TIMESTAMPING_OLD, unix.SO_TIMESTAMPING_NEW:
 		return true
 	}
 	return false
 }
 
-// privileged lists what needs CAP_NET_ADMIN (capabilities(7)), which the
-// broker may have where the program has not.
-func (o option) privileged() bool {
-	switch o.level {
-	case unix.SOL_SOCKET:
-		switch o.name {
-		case unix.SO_MARK, unix.SO_SNDBUFFORCE, unix.SO_RCVBUFFORCE, unix.SO_BUSY_POLL, unix.SO_TXTIME:
-			return true
-		case unix.SO_PRIORITY:
-			return o.int() < 0 || o.int() > 6
-		}
-	case unix.IPPROTO_IP:
-		return o.name == unix.IP_TRANSPARENT
-	case unix.IPPROTO_IPV6:
-		return o.name == unix.IPV6_TRANSPARENT
-	case unix.IPPROTO_TCP:
-		return o.name == unix.TCP_REPAIR
-	}
-	return false
-}
-
-// refused lists what would take the connection out of our hands, with the
-// errno of a kernel that lacks it.
+// refused lists what would take the connection out of our hands, though a
+// kernel socket would do it, with the errno of a kernel that lacks it.
 func (o option) refused() unix.Errno {
 	if o.level != unix.IPPROTO_TCP {
 		return 0
 	}
 	switch o.name {
-	case unix.TCP_ULP: // kernel TLS
-		return unix.ENOENT
-	case unix.TCP_FASTOPEN_CONNECT, unix.TCP_REPAIR, unix.TCP_MD5SIG, unix.TCP_MD5SIG_EXT, unix.TCP_ZEROCOPY_RECEIVE:
+	case unix.TCP_REPAIR, unix.TCP_MD5SIG, unix.TCP_MD5SIG_EXT, unix.TCP_ZEROCOPY_RECEIVE:
 		return unix.ENOPROTOOPT
 	}
 	return 0
+}
+
+// always reports what a TCP socket accepts in any state, so that none need be
+// asked: the commonest options.
+func (o option) always() bool {
+	if len(o.value) < 4 {
+		return false
+	}
+	switch o.level {
+	case unix.SOL_SOCKET:
+		return o.name == unix.SO_KEEPALIVE || o.name == unix.SO_REUSEADDR
+	case unix.IPPROTO_TCP:
+		switch o.name {
+		case unix.TCP_NODELAY:
+			return true
+		case unix.TCP_KEEPIDLE, unix.TCP_KEEPINTVL:
+			return o.int() >= 1 && o.int() <= 32767
+		case unix.TCP_KEEPCNT:
+			return o.int() >= 1 && o.int() <= 127
+		}
+	}
+	return false
 }
 
 func (o option) int() int {
@@ -79,56 +79,35 @@ func (o option) int() int {
 	return int(int32(binary.NativeEndian.Uint32(o.value)))
 }
 
-// inherited are the options that an accepted socket has from the listening
-// one.
-func inherited(opts []option) []option { return append([]option(nil), opts...) }
-
-// oracle keeps kernel TCP sockets with nothing set, one for each namespace and
-// domain, to ask for defaults.
-type oracle struct {
-	mu       sync.Mutex
-	pristine map[oracleKey]int
-}
-
-type oracleKey struct {
-	ns     uint64
-	domain int
-}
-
-const maxPristine = 32
-
-func (o *oracle) get(b *Broker, s *Socket, ns *netns.NS) (int, unix.Errno) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	key := oracleKey{ns.ID(), s.domain}
-	if fd, ok := o.pristine[key]; ok {
-		return fd, 0
+// inherited are the options that a socket accepted at local has from the
+// listening one.
+func inherited(opts []option, domain int, local netip.AddrPort) []option {
+	var has []option
+	if a := local.Addr(); domain == unix.AF_INET6 && a.Is6() && !a.IsUnspecified() && !a.Is4In6() {
+		// bind(2) to one address of IPv6 has done so.
+		has = append(has, option{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, []byte{1, 0, 0, 0}})
 	}
-	fd, errno := b.bareTCP(s.domain, ns)
-	if errno != 0 {
-		return -1, errno
-	}
-	if o.pristine == nil {
-		o.pristine = make(map[oracleKey]int)
-	}
-	for k, old := range o.pristine { // namespaces come and go
-		if len(o.pristine) < maxPristine {
-			break
+	for _, o := range opts {
+		if o.inherits() {
+			has = append(has, o)
 		}
-		unix.Close(old)
-		delete(o.pristine, k)
 	}
-	o.pristine[key] = fd
-	return fd, 0
+	return has
 }
 
-func (o *oracle) close() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for _, fd := range o.pristine {
-		unix.Close(fd)
+func (o option) inherits() bool {
+	switch o.level {
+	case unix.SOL_SOCKET:
+		switch o.name {
+		case unix.SO_PRIORITY, unix.SO_INCOMING_CPU, unix.SO_ATTACH_REUSEPORT_CBPF, unix.SO_ATTACH_REUSEPORT_EBPF:
+			return false
+		}
+	case unix.IPPROTO_TCP:
+		return o.name != unix.TCP_DEFER_ACCEPT && o.name != unix.TCP_FASTOPEN
+	case unix.IPPROTO_IP:
+		return o.name != unix.IP_OPTIONS
 	}
-	o.pristine = nil
+	return true
 }
 
 // setsockopt answers setsockopt(2).
@@ -150,44 +129,100 @@ func (s *Session) setsockopt(r Request, sock *Socket, c *copyFd) {
 }
 
 func (s *Session) setOption(r Request, sock *Socket, fd int, o option) unix.Errno {
-	if errno := o.refused(); errno != 0 {
+	if o.level == unix.IPPROTO_TCP && o.name == unix.TCP_ULP && len(o.value) > 0 {
+		return unix.ENOENT // kernel TLS; asking would load modules
+	}
+	if errno := mayHave(r, sock, o); errno != 0 {
 		return errno
 	}
-	if o.privileged() {
-		if creds, err := r.Creds(); err != nil || !creds.CapNetAdmin {
-			return unix.EPERM
+	sock.mu.Lock()
+	hold := sock.hold
+	sock.mu.Unlock()
+	if hold != nil || !o.always() {
+		ns, err := sock.netNS(r)
+		if err != nil {
+			s.log.Error("setsockopt", "error", err)
+			return unix.ENOBUFS
+		}
+		if errno := s.b.tryOption(r, sock, ns, o); errno != 0 {
+			return errno
 		}
 	}
-	ns, err := sock.netNS(r)
-	if err != nil {
-		s.log.Error("setsockopt", "error", err)
-		return unix.ENOBUFS
-	}
-	if errno := s.b.tryOption(sock, ns, o); errno != 0 {
+	if errno := o.refused(); errno != 0 {
 		return errno
 	}
 	if o.onPair() && !sock.fillsNow(o) {
 		rawSetsockopt(fd, o.level, o.name, o.value)
 	}
-	sock.remember(o)
+	if !o.borrows() {
+		sock.remember(o)
+	}
 	return 0
+}
+
+// borrows reports that the value points to something of the program's, which
+// may be gone later. It acts on the socket that holds the port, if there is
+// one, and chooses among connections by TCP; those by QUIC are shared out in
+// turn.
+func (o option) borrows() bool {
+	return o.level == unix.SOL_SOCKET && (o.name == unix.SO_ATTACH_REUSEPORT_CBPF || o.name == unix.SO_ATTACH_REUSEPORT_EBPF)
 }
 
 // tryOption has the kernel judge o on a TCP socket as sock would be, and sets
 // it on the one that holds sock's port.
-func (b *Broker) tryOption(sock *Socket, ns *netns.NS, o option) unix.Errno {
+func (b *Broker) tryOption(r Request, sock *Socket, ns *netns.NS, o option) unix.Errno {
+	set := func(fd int) unix.Errno { return rawSetsockopt(fd, o.level, o.name, o.value) }
+	if o.borrows() {
+		set = func(fd int) unix.Errno { return setSteering(r, fd, o) }
+	}
 	sock.mu.Lock()
 	hold := sock.hold
 	sock.mu.Unlock()
 	if hold != nil {
-		return rawSetsockopt(hold.fd, o.level, o.name, o.value)
+		return set(hold.fd)
 	}
 	fd, errno := b.tcpSocket(sock, ns)
 	if errno != 0 {
 		return errno
 	}
 	defer unix.Close(fd)
-	return rawSetsockopt(fd, o.level, o.name, o.value)
+	return set(fd)
+}
+
+// setSteering sets a program of SO_ATTACH_REUSEPORT_* (socket(7)) on fd: a
+// descriptor of the caller's, or a struct sock_fprog that points to its memory.
+func setSteering(r Request, fd int, o option) unix.Errno {
+	if o.name == unix.SO_ATTACH_REUSEPORT_EBPF {
+		if len(o.value) != 4 {
+			return unix.EINVAL
+		}
+		prog, err := r.File(o.int())
+		if err != nil {
+			return unix.EBADF
+		}
+		defer unix.Close(prog)
+		return rawSetsockopt(fd, o.level, o.name, binary.NativeEndian.AppendUint32(nil, uint32(prog)))
+	}
+	if len(o.value) != int(unix.SizeofSockFprog) {
+		return unix.EINVAL
+	}
+	n := int(binary.NativeEndian.Uint16(o.value))
+	if n == 0 || n > unix.BPF_MAXINSNS {
+		return unix.EINVAL
+	}
+	raw := make([]byte, n*unix.SizeofSockFilter)
+	if r.Read(binary.NativeEndian.Uint64(o.value[8:]), raw) != nil {
+		return unix.EFAULT
+	}
+	filter := make([]unix.SockFilter, n)
+	for i := range filter {
+		b := raw[i*unix.SizeofSockFilter:]
+		filter[i] = unix.SockFilter{
+			Code: binary.NativeEndian.Uint16(b), Jt: b[2], Jf: b[3], K: binary.NativeEndian.Uint32(b[4:]),
+		}
+	}
+	prog := unix.SockFprog{Len: uint16(n), Filter: &filter[0]}
+	return asErrno(unix.SetsockoptSockFprog(fd, o.level, o.name, &prog), unix.EINVAL)
 }
 
 // fillsNow reports that o would make a socket writable whose connection is not
@@ -248,121 +283,4 @@ func (s *Socket) v6only() bool {
 func (s *Socket) lingerZero() bool {
 	o, ok := s.set(unix.SOL_SOCKET, unix.SO_LINGER)
 	return ok && len(o.value) >= 8 && o.int() != 0 && binary.NativeEndian.Uint32(o.value[4:]) == 0
-}
-
-// getsockopt answers getsockopt(2).
-func (s *Session) getsockopt(r Request, sock *Socket, c *copyFd) {
-	level, name := r.Int(1), r.Int(2)
-	var l [4]byte
-	if r.Read(r.Ptr(4), l[:]) != nil {
-		s.fail(r, unix.EFAULT)
-		return
-	}
-	room := int(int32(binary.NativeEndian.Uint32(l[:])))
-	if room < 0 {
-		s.fail(r, unix.EINVAL)
-		return
-	}
-	val := make([]byte, min(room, maxOptionLen))
-	n, errno := s.getOption(r, sock, c.fd, level, name, val)
-	if errno != 0 {
-		s.fail(r, errno)
-		return
-	}
-	binary.NativeEndian.PutUint32(l[:], uint32(n))
-	if r.Write(r.Ptr(3), val[:min(n, len(val))]) != nil || r.Write(r.Ptr(4), l[:]) != nil {
-		s.fail(r, unix.EFAULT)
-		return
-	}
-	s.done(r)
-}
-
-// getOption puts the option's value into val and tells its length.
-func (s *Session) getOption(r Request, sock *Socket, fd, level, name int, val []byte) (int, unix.Errno) {
-	if level == unix.SOL_SOCKET {
-		switch name {
-		case unix.SO_ERROR:
-			return putInt(val, int(sock.takeError(fd))), 0
-		case unix.SO_PROTOCOL:
-			return putInt(val, sock.proto), 0
-		}
-	}
-	if level == unix.IPPROTO_TCP && name == unix.TCP_INFO {
-		return sock.tcpInfo(val), 0
-	}
-	ns, err := sock.netNS(r)
-	if err != nil {
-		s.log.Error("getsockopt", "error", err)
-		return 0, unix.ENOBUFS
-	}
-	sock.mu.Lock()
-	hold, plain := sock.hold, len(sock.opts) == 0
-	sock.mu.Unlock()
-	switch {
-	case hold != nil:
-		return rawGetsockopt(hold.fd, level, name, val)
-	case plain:
-		ask, errno := s.b.oracle.get(s.b, sock, ns)
-		if errno != 0 {
-			return 0, errno
-		}
-		return rawGetsockopt(ask, level, name, val)
-	}
-	ask, errno := s.b.tcpSocket(sock, ns)
-	if errno != 0 {
-		return 0, errno
-	}
-	defer unix.Close(ask)
-	return rawGetsockopt(ask, level, name, val)
-}
-
-// putInt gives v as the kernel gives an int: cut to the room there is.
-func putInt(val []byte, v int) int {
-	var b [4]byte
-	binary.NativeEndian.PutUint32(b[:], uint32(v))
-	return copy(val, b[:])
-}
-
-// takeError is SO_ERROR: the pending error, cleared by reading it. fd is a
-// copy of the program's descriptor.
-func (s *Socket) takeError(fd int) unix.Errno {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	pending, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
-	switch {
-	case s.soError != 0: // the socket itself only knows of a reset
-		errno := s.soError
-		s.soError = 0
-		return errno
-	case err != nil:
-		return 0
-	}
-	return unix.Errno(pending)
-}
-
-// TCP states of <netinet/tcp.h>.
-const (
-	tcpEstablished = 1
-	tcpSynSent     = 2
-	tcpClose       = 7
-	tcpListen      = 10
-)
-
-// tcpInfo is TCP_INFO (tcp(7)).
-func (s *Socket) tcpInfo(val []byte) int {
-	s.mu.Lock()
-	st := s.state
-	s.mu.Unlock()
-	info := make([]byte, unix.SizeofTCPInfo)
-	switch st {
-	case connected:
-		info[0] = tcpEstablished
-	case connecting:
-		info[0] = tcpSynSent
-	case listening:
-		info[0] = tcpListen
-	default:
-		info[0] = tcpClose
-	}
-	return copy(val, info)
 }

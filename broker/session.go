@@ -125,6 +125,10 @@ func (s *Session) handle(n *notify.Notification) {
 		s.onSocket(r, s.setsockopt)
 	case notify.GetSockOpt:
 		s.onSocket(r, s.getsockopt)
+	case notify.Shutdown:
+		s.onSocket(r, s.shutdown)
+	case notify.Ioctl:
+		s.onSocket(r, s.ioctl)
 	default:
 		s.carryOn(r)
 	}

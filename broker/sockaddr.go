@@ -2,6 +2,7 @@ package broker
 
 import (
 	"encoding/binary"
+	"net"
 	"net/netip"
 	"strconv"
 
@@ -71,11 +72,23 @@ func encodeSockaddr(ap netip.AddrPort, domain int) []byte {
 	if addr.IsValid() {
 		a := addr.As16()
 		copy(b[8:], a[:])
-		if scope, err := strconv.ParseUint(addr.Zone(), 10, 32); err == nil {
-			binary.NativeEndian.PutUint32(b[24:], uint32(scope))
-		}
+		binary.NativeEndian.PutUint32(b[24:], scopeID(addr.Zone()))
 	}
 	return b
+}
+
+// scopeID is the interface's number, which package net gives by its name.
+func scopeID(zone string) uint32 {
+	if zone == "" {
+		return 0
+	}
+	if id, err := strconv.ParseUint(zone, 10, 32); err == nil {
+		return uint32(id)
+	}
+	if i, err := net.InterfaceByName(zone); err == nil {
+		return uint32(i.Index)
+	}
+	return 0
 }
 
 // readSockaddr copies a struct sockaddr of length n from the program, as
@@ -111,4 +124,24 @@ func writeSockaddr(r Request, ptr, lenPtr uint64, ap netip.AddrPort, domain int)
 		return unix.EFAULT
 	}
 	return 0
+}
+
+// keepScope gives a link-local address the scope that like has, if any.
+func keepScope(a netip.Addr, like netip.Addr) netip.Addr {
+	if a.Is6() && a.IsLinkLocalUnicast() && like.Zone() != "" {
+		return a.WithZone(like.Zone())
+	}
+	return a
+}
+
+// scoped is keepScope of both parts.
+func scoped(ap netip.AddrPort, like netip.Addr) netip.AddrPort {
+	return netip.AddrPortFrom(keepScope(ap.Addr(), like), ap.Port())
+}
+
+// scope is an address with the scope of what arrives at l.
+func (l *listenState) scope() netip.Addr {
+	l.sock.mu.Lock()
+	defer l.sock.mu.Unlock()
+	return l.sock.local.Addr()
 }

@@ -22,6 +22,8 @@ type Socket struct {
 	domain  int
 	proto   int
 	created time.Time
+	// accepted is that it came from accept, not from socket.
+	accepted bool
 
 	mu    sync.Mutex // guards what follows
 	state state
@@ -71,6 +73,9 @@ func (s *Session) socket(r Request) {
 	if proto == 0 {
 		sock.proto = unix.IPPROTO_TCP
 	}
+	if _, err := sock.netNS(r); err != nil {
+		s.log.Warn("a socket's network namespace is not known yet", "error", err)
+	}
 	s.b.add(sock)
 	at, err := r.Install(fd, cloexec)
 	if err != nil {
@@ -116,8 +121,8 @@ func (s *Socket) String() string {
 	return fmt.Sprintf("socket %d, %v, %v > %v", s.cookie, s.state, s.local, s.remote)
 }
 
-// netNS is the network namespace of the caller of r, remembered at first use:
-// a socket stays in the namespace it was made in.
+// netNS is the network namespace that s was made in, where it stays: that of
+// the caller of r at the first use, in socket.
 func (s *Socket) netNS(r Request) (*netns.NS, error) {
 	s.mu.Lock()
 	ns := s.ns

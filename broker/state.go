@@ -23,7 +23,7 @@ func (s state) String() string { return stateNames[s] }
 var transitions = map[state][]state{
 	fresh:      {bound, listening, connecting, closed},
 	bound:      {listening, connecting, closed},
-	listening:  {closed},
+	listening:  {bound, closed},                           // back: by shutdown
 	connecting: {connected, failed, fresh, bound, closed}, // back: a blocking connect failed, it may be tried again
 	connected:  {failed, closed},
 	failed:     {fresh, bound, closed},

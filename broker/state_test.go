@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"net/netip"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -10,7 +11,7 @@ func TestTransitions(t *testing.T) {
 	legal := map[[2]state]bool{
 		{fresh, bound}: true, {fresh, listening}: true, {fresh, connecting}: true, {fresh, closed}: true,
 		{bound, listening}: true, {bound, connecting}: true, {bound, closed}: true,
-		{listening, closed}:     true,
+		{listening, bound}: true, {listening, closed}: true,
 		{connecting, connected}: true, {connecting, failed}: true, {connecting, fresh}: true,
 		{connecting, bound}: true, {connecting, closed}: true,
 		{connected, failed}: true, {connected, closed}: true,
@@ -79,7 +80,7 @@ func TestInheritedOptions(t *testing.T) {
 	set(from, unix.SO_KEEPALIVE, 0)
 	set(from, unix.SO_RCVBUF, 9)
 	set(from, unix.SO_KEEPALIVE, 1) // the last counts, once
-	accepted := &Socket{opts: inherited(from.opts)}
+	accepted := &Socket{opts: inherited(from.opts, unix.AF_INET, netip.AddrPort{})}
 	if len(accepted.opts) != 2 {
 		t.Errorf("inherited: %v", accepted.opts)
 	}

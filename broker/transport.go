@@ -247,17 +247,24 @@ func (b *Broker) tcpForDial(d *dialState) (int, error) {
 	hold := d.sock.hold
 	d.sock.mu.Unlock()
 	if hold != nil {
+		connectNow(hold.fd)
 		return unix.FcntlInt(uintptr(hold.fd), unix.F_DUPFD_CLOEXEC, 0)
 	}
 	fd, errno := b.tcpSocket(d.sock, d.ns)
 	if errno != 0 {
 		return -1, errno
 	}
+	connectNow(fd)
 	// The name that getsockname has told already; where another has the port,
 	// the kernel chooses.
 	rawBind(fd, encodeSockaddr(netip.AddrPortFrom(d.local.Addr(), d.port.port), d.sock.domain))
 	return fd, nil
 }
+
+// connectNow undoes TCP_FASTOPEN_CONNECT (tcp(7)), with which connect waits for
+// the first write: that would win any race. Without a cookie of the server's
+// the kernel connects at once too.
+func connectNow(fd int) { unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT, 0) }
 
 func awaitConnect(tcp *net.TCPConn) error {
 	raw, err := tcp.SyscallConn()

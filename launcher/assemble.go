@@ -91,13 +91,20 @@ func add(f *seccomp.ScmpFilter, r Rule, action seccomp.ScmpAction) error {
 	}
 	var conds []seccomp.ScmpCondition
 	for _, c := range r.Conds {
-		sc, err := seccomp.MakeCondition(c.Arg, seccomp.CompareMaskedEqual, uint64(c.Mask), uint64(c.Value))
+		sc, err := condition(c)
 		if err != nil {
 			return err
 		}
 		conds = append(conds, sc)
 	}
 	return f.AddRuleConditionalExact(call, action, conds)
+}
+
+func condition(c Cond) (seccomp.ScmpCondition, error) {
+	if c.Not {
+		return seccomp.MakeCondition(c.Arg, seccomp.CompareNotEqual, uint64(c.Value))
+	}
+	return seccomp.MakeCondition(c.Arg, seccomp.CompareMaskedEqual, uint64(c.Mask), uint64(c.Value))
 }
 
 // export reads the program back through a memfd (libseccomp 2.5 can only write

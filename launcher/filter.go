@@ -30,9 +30,13 @@ const (
 // A Cond holds when argument Arg, and'ed with Mask, is Value. Masks leave out
 // the upper 32 bits: the arguments compared here are C ints, and the kernel too
 // reads only their lower half (seccomp_data has whole registers, seccomp(2)).
+//
+// With Not it holds when the whole register is not Value. Junk in the upper half
+// then traps a call too many, which the broker lets through.
 type Cond struct {
 	Arg         uint
 	Mask, Value uint32
+	Not         bool
 }
 
 // A Rule is one system call, by its name on x86_64, with the conditions that
@@ -44,11 +48,23 @@ type Rule struct {
 }
 
 // wholeCalls are trapped on every fd: whose socket it is, only the broker knows.
-var wholeCalls = []string{"connect", "bind", "listen", "accept", "accept4", "getsockname", "getpeername"}
+var wholeCalls = []string{"connect", "bind", "listen", "accept", "accept4", "getsockname", "getpeername", "shutdown"}
 
-// optionLevels are the levels of which every option is trapped: an AF_UNIX
-// socket knows none of them.
-var optionLevels = []uint32{unix.IPPROTO_IP, unix.IPPROTO_TCP, unix.IPPROTO_IPV6}
+// ioctls that an AF_UNIX socket does not know (ENOTTY): addresses of interfaces
+// (netdevice(7)) and what TCP has not yet sent. Those that programs call often
+// (FIONREAD, FIONBIO, SIOCOUTQ) are not trapped.
+var ioctls = []uint32{
+	siocGIfAddr, siocGIfDstAddr, siocGIfBrdAddr, siocGIfNetmask, siocOutQNSD,
+}
+
+// Of <linux/sockios.h>.
+const (
+	siocGIfAddr    = 0x8915
+	siocGIfDstAddr = 0x8917
+	siocGIfBrdAddr = 0x8919
+	siocGIfNetmask = 0x891b
+	siocOutQNSD    = 0x894b
+)
 
 // soPeerPIDFD is in Linux 6.5 (include/uapi/asm-generic/socket.h).
 const soPeerPIDFD = 77
@@ -59,6 +75,7 @@ var (
 	getOptions = []uint32{
 		unix.SO_ERROR, unix.SO_PROTOCOL, unix.SO_DOMAIN, unix.SO_REUSEPORT,
 		unix.SO_SNDBUF, unix.SO_RCVBUF,
+		unix.SO_RCVLOWAT, unix.SO_PASSCRED, unix.SO_PASSSEC,
 		unix.SO_PEERCRED, unix.SO_PEERGROUPS, unix.SO_PEERSEC, soPeerPIDFD,
 		unix.SO_ZEROCOPY, unix.SO_BINDTODEVICE, unix.SO_INCOMING_CPU, unix.SO_INCOMING_NAPI_ID,
 		unix.SO_MAX_PACING_RATE, unix.SO_BUSY_POLL, unix.SO_MEMINFO,
@@ -66,7 +83,9 @@ var (
 	setOptions = []uint32{
 		unix.SO_REUSEADDR, unix.SO_DONTROUTE, unix.SO_BROADCAST, unix.SO_SNDBUF, unix.SO_RCVBUF,
 		unix.SO_KEEPALIVE, unix.SO_OOBINLINE, unix.SO_PRIORITY, unix.SO_LINGER, unix.SO_REUSEPORT,
-		unix.SO_PASSCRED, unix.SO_RCVLOWAT,
+		unix.SO_PASSCRED, unix.SO_PASSSEC, unix.SO_RCVLOWAT,
+		unix.SO_TIMESTAMPING_OLD, unix.SO_TIMESTAMPING_NEW,
+		unix.SO_ATTACH_REUSEPORT_CBPF, unix.SO_ATTACH_REUSEPORT_EBPF,
 		unix.SO_RCVTIMEO, unix.SO_RCVTIMEO_NEW, unix.SO_SNDTIMEO, unix.SO_SNDTIMEO_NEW,
 		unix.SO_BINDTODEVICE, unix.SO_MARK, unix.SO_SNDBUFFORCE, unix.SO_RCVBUFFORCE,
 		unix.SO_BUSY_POLL, unix.SO_ZEROCOPY, unix.SO_MAX_PACING_RATE, unix.SO_INCOMING_CPU, unix.SO_TXTIME,
@@ -78,22 +97,24 @@ func (s FilterSpec) Rules() []Rule {
 	var rs []Rule
 	for _, m := range unique(s.Matches) {
 		rs = append(rs, Rule{"socket", Notify, []Cond{
-			equals(0, m.Domain), {1, sockTypeMask, m.Type}, equals(2, m.Proto),
+			equals(0, m.Domain), {Arg: 1, Mask: sockTypeMask, Value: m.Type}, equals(2, m.Proto),
 		}})
 	}
 	for _, c := range wholeCalls {
 		rs = append(rs, Rule{c, Notify, nil})
+	}
+	for _, cmd := range ioctls {
+		rs = append(rs, Rule{"ioctl", Notify, []Cond{equals(1, cmd)}})
 	}
 	rs = append(rs, optionRules("getsockopt", getOptions)...)
 	rs = append(rs, optionRules("setsockopt", setOptions)...)
 	return append(rs, ioUring)
 }
 
+// optionRules trap the named options of SOL_SOCKET and every option of any other
+// level: an AF_UNIX socket knows none, and refuses them in other words.
 func optionRules(call string, names []uint32) []Rule {
-	var rs []Rule
-	for _, level := range optionLevels {
-		rs = append(rs, Rule{call, Notify, []Cond{equals(1, level)}})
-	}
+	rs := []Rule{{call, Notify, []Cond{{Arg: 1, Value: unix.SOL_SOCKET, Not: true}}}}
 	for _, name := range names {
 		rs = append(rs, Rule{call, Notify, []Cond{equals(1, unix.SOL_SOCKET), equals(2, name)}})
 	}
@@ -110,6 +131,9 @@ func (s FilterSpec) ForeignRules() []Rule {
 	for _, c := range append([]string{"socket", "getsockopt", "setsockopt"}, wholeCalls...) {
 		rs = append(rs, Rule{c, Notify, nil})
 	}
+	for _, cmd := range ioctls {
+		rs = append(rs, Rule{"ioctl", Notify, []Cond{equals(1, cmd)}})
+	}
 	return append(rs, ioUring)
 }
 
@@ -117,4 +141,4 @@ func (s FilterSpec) ForeignRules() []Rule {
 // does not see.
 var ioUring = Rule{"io_uring_setup", Refuse, nil}
 
-func equals(arg uint, v uint32) Cond { return Cond{arg, 0xffffffff, v} }
+func equals(arg uint, v uint32) Cond { return Cond{Arg: arg, Mask: 0xffffffff, Value: v} }

@@ -111,12 +111,20 @@ func TestFilterAnswers(t *testing.T) {
 		{"getsockopt ip", x86, unix.SYS_GETSOCKOPT, args{3, 0, 99}, retNotify},
 		{"getsockopt tcp info", x86, unix.SYS_GETSOCKOPT, args{3, 6, 11}, retNotify},
 		{"getsockopt ipv6", x86, unix.SYS_GETSOCKOPT, args{3, 41, 26}, retNotify},
-		{"getsockopt udp", x86, unix.SYS_GETSOCKOPT, args{3, 17, 4}, retAllow},
+		{"getsockopt udp", x86, unix.SYS_GETSOCKOPT, args{3, 17, 4}, retNotify},
 		{"getsockopt dirty", x86, unix.SYS_GETSOCKOPT, args{3, high | 1, high | 4}, retNotify},
 		{"getsockopt SO_TYPE", x86, unix.SYS_GETSOCKOPT, args{3, 1, 3}, retAllow},
 		{"setsockopt tcp nodelay", x86, unix.SYS_SETSOCKOPT, args{3, 6, 1}, retNotify},
 		{"setsockopt SO_ATTACH_FILTER", x86, unix.SYS_SETSOCKOPT, args{3, 1, 26}, retAllow},
-		{"setsockopt netlink", x86, unix.SYS_SETSOCKOPT, args{3, 270, 1}, retAllow},
+		{"setsockopt netlink", x86, unix.SYS_SETSOCKOPT, args{3, 270, 1}, retNotify},
+		{"setsockopt level -1", x86, unix.SYS_SETSOCKOPT, args{3, 1<<64 - 1, 1}, retNotify},
+		{"setsockopt dirty level", x86, unix.SYS_SETSOCKOPT, args{3, high | 1, 9}, retNotify},
+		{"shutdown", x86, unix.SYS_SHUTDOWN, args{3, 1}, retNotify},
+		{"ioctl SIOCGIFADDR", x86, unix.SYS_IOCTL, args{3, 0x8915}, retNotify},
+		{"ioctl dirty", x86, unix.SYS_IOCTL, args{3, high | 0x8915}, retNotify},
+		{"ioctl SIOCOUTQ", x86, unix.SYS_IOCTL, args{3, 0x5411}, retAllow},
+		{"ioctl FIONREAD", x86, unix.SYS_IOCTL, args{3, 0x541b}, retAllow},
+		{"ioctl FIONBIO", x86, unix.SYS_IOCTL, args{3, 0x5421}, retAllow},
 		{"io_uring_setup", x86, unix.SYS_IO_URING_SETUP, args{}, retENOSYS},
 		{"x32 socket", x86, 0x40000000 | unix.SYS_SOCKET, args{2, 1, 0}, retENOSYS},
 		{"x32 read", x86, 0x40000000, args{}, retENOSYS},
@@ -138,6 +146,10 @@ func TestFilterAnswers(t *testing.T) {
 		{"i386 socketcall send", i386, 102, args{9}, retAllow},
 		{"i386 socketcall setsockopt", i386, 102, args{14}, retNotify},
 		{"i386 socketcall accept4", i386, 102, args{18}, retNotify},
+		{"i386 socketcall shutdown", i386, 102, args{13}, retNotify},
+		{"i386 shutdown", i386, 373, args{3, 1}, retNotify},
+		{"i386 ioctl SIOCGIFADDR", i386, 54, args{3, 0x8915}, retNotify},
+		{"i386 ioctl FIONREAD", i386, 54, args{3, 0x541b}, retAllow},
 		{"i386 io_uring_setup", i386, 425, args{}, retENOSYS},
 		{"i386 write", i386, 4, args{}, retAllow},
 	} {
@@ -155,6 +167,8 @@ func TestFilterIsExact(t *testing.T) {
 	whole := map[uint32]bool{
 		unix.SYS_CONNECT: true, unix.SYS_BIND: true, unix.SYS_LISTEN: true, unix.SYS_ACCEPT: true,
 		unix.SYS_ACCEPT4: true, unix.SYS_GETSOCKNAME: true, unix.SYS_GETPEERNAME: true,
+		// The options' calls are, at any level but SOL_SOCKET.
+		unix.SYS_SHUTDOWN: true, unix.SYS_GETSOCKOPT: true, unix.SYS_SETSOCKOPT: true,
 	}
 	for nr := uint32(0); nr < 600; nr++ {
 		want := uint32(retAllow)

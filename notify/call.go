@@ -22,12 +22,14 @@ const (
 	SetSockOpt
 	GetSockOpt
 	Accept4
+	Shutdown
+	Ioctl
 	socketCall // i386 socketcall(2): what it means stands in memory
 )
 
 var callNames = [...]string{
 	"unknown", "socket", "bind", "connect", "listen", "accept", "getsockname",
-	"getpeername", "setsockopt", "getsockopt", "accept4", "socketcall",
+	"getpeername", "setsockopt", "getsockopt", "accept4", "shutdown", "ioctl", "socketcall",
 }
 
 func (c Call) String() string {
@@ -47,15 +49,15 @@ const (
 var callTables = map[uint32]map[int32]Call{
 	ArchX86_64: {
 		41: Socket, 42: Connect, 43: Accept, 49: Bind, 50: Listen, 51: GetSockName,
-		52: GetPeerName, 54: SetSockOpt, 55: GetSockOpt, 288: Accept4,
+		52: GetPeerName, 54: SetSockOpt, 55: GetSockOpt, 288: Accept4, 48: Shutdown, 16: Ioctl,
 	},
 	ArchI386: {
 		102: socketCall, 359: Socket, 361: Bind, 362: Connect, 363: Listen, 364: Accept4,
-		365: GetSockOpt, 366: SetSockOpt, 367: GetSockName, 368: GetPeerName,
+		365: GetSockOpt, 366: SetSockOpt, 367: GetSockName, 368: GetPeerName, 373: Shutdown, 54: Ioctl,
 	},
 	ArchARM64: {
 		198: Socket, 200: Bind, 201: Listen, 202: Accept, 203: Connect, 204: GetSockName,
-		205: GetPeerName, 208: SetSockOpt, 209: GetSockOpt, 242: Accept4,
+		205: GetPeerName, 208: SetSockOpt, 209: GetSockOpt, 242: Accept4, 210: Shutdown, 29: Ioctl,
 	},
 }
 
@@ -67,7 +69,7 @@ var socketCalls = map[uint64]struct {
 	args int
 }{
 	1: {Socket, 3}, 2: {Bind, 3}, 3: {Connect, 3}, 4: {Listen, 2}, 5: {Accept, 3},
-	6: {GetSockName, 3}, 7: {GetPeerName, 3}, 14: {SetSockOpt, 5}, 15: {GetSockOpt, 5}, 18: {Accept4, 4},
+	6: {GetSockName, 3}, 7: {GetPeerName, 3}, 13: {Shutdown, 2}, 14: {SetSockOpt, 5}, 15: {GetSockOpt, 5}, 18: {Accept4, 4},
 }
 
 // Unpack makes a socketcall(2) notification look like the call it carries. Any

@@ -106,6 +106,7 @@ type Creds struct {
 	CapNetBind  bool   // CAP_NET_BIND_SERVICE effective
 	CapNetAdmin bool   // CAP_NET_ADMIN effective
 	OwnUserNS   bool   // it is in our user namespace
+	UserNS      string // its own, as /proc names it: "user:[INODE]"; empty when not to be had
 }
 
 // Creds reads /proc/TID/status. Without a /proc it answers the most that is
@@ -135,6 +136,7 @@ func (t *Target) Creds() (Creds, error) {
 	theirs, err1 := os.Readlink(dir + "/ns/user")
 	ours, err2 := os.Readlink("/proc/self/ns/user")
 	c.OwnUserNS = err1 == nil && err2 == nil && theirs == ours
+	c.UserNS = theirs
 	return c, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"syscall"
 
 	"golang.org/x/net/ipv4"
@@ -179,6 +180,9 @@ func bindUDP(local netip.AddrPort, o ListenOptions) (fd int, err error) {
 func zoneIndex(zone string) (uint32, error) {
 	if zone == "" {
 		return 0, nil
+	}
+	if id, err := strconv.ParseUint(zone, 10, 32); err == nil {
+		return uint32(id), nil
 	}
 	i, err := net.InterfaceByName(zone)
 	if err != nil {
