@@ -49,13 +49,25 @@ func (s *Session) acceptNow(r Request, l *listenState, fd, flags int) bool {
 	}
 	if r.Ptr(1) != 0 {
 		if errno := writeSockaddr(r, r.Ptr(1), r.Ptr(2), t.remote, l.sock.domain); errno != 0 {
-			unix.Close(t.fd) // the kernel drops the connection too
+			s.lose(l, t) // as the kernel does
 			s.fail(r, errno)
 			return true
 		}
 	}
 	s.give(r, l, t, flags)
 	return true
+}
+
+// lose closes t as its program would.
+func (s *Session) lose(l *listenState, t taken) {
+	defer unix.Close(t.fd)
+	sock, err := s.acceptedSocket(l.sock, t)
+	if err != nil {
+		s.log.Error("accept", "error", err)
+		return
+	}
+	s.b.add(sock)
+	t.relay.accepted(sock)
 }
 
 // give makes t the program's.
@@ -75,6 +87,7 @@ func (s *Session) give(r Request, l *listenState, t taken, flags int) {
 	at, err := r.Install(t.fd, cloexec)
 	if err != nil {
 		s.b.remove(sock)
+		sock.shared.leftBy(nil)
 		l.giveBack(t)
 		s.installFailed(r, err)
 		return
@@ -95,7 +108,7 @@ func (s *Session) acceptedSocket(from *Socket, t taken) (*Socket, error) {
 	sock := &Socket{
 		b: s.b, sess: s, cookie: cookie, domain: from.domain, proto: from.proto, created: time.Now(),
 		ns: from.ns, state: connected, told: true, local: t.local, remote: t.remote,
-		opts: inherited(from.opts), relay: t.relay,
+		opts: inherited(from.opts), relay: t.relay, shared: from.hold.share(),
 	}
 	for _, o := range sock.opts {
 		if o.onPair() {

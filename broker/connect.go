@@ -169,7 +169,7 @@ func (s *Session) newDial(r Request, sock *Socket, remote netip.AddrPort) (*dial
 			ports = localPortRange()
 			return nil
 		})
-		d.port, errno = s.b.ports.take(ns.ID(), remote, ports)
+		d.port, errno = s.b.ports.take(ns.ID(), from, remote, sock.reuseAddr(), ports)
 	}
 	if errno != 0 {
 		return nil, errno

@@ -121,6 +121,10 @@ func (b *Broker) serve(sock *Socket, fd, backlog int, policy Policy) unix.Errno 
 	l := &listenState{sock: sock, anchor: anchor, copy: -1, room: make(chan struct{}, 1)}
 	if policy == Prefer {
 		tcp, err := listenTCP(hold, backlog)
+		if errors.Is(err, unix.EADDRINUSE) {
+			b.reapClosed()
+			tcp, err = listenTCP(hold, backlog)
+		}
 		if err != nil {
 			return asErrno(err, unix.EADDRINUSE)
 		}
@@ -284,6 +288,10 @@ func (l *listenState) acceptTCP() {
 	}
 }
 
+// roomPause is how long a connection that found the backlog full waits with
+// going on.
+const roomPause = 3 * time.Millisecond
+
 var errGaveUp = errors.New("the peer gave up, or the broker ends")
 
 // enqueue puts a into the program's queue, waiting while the backlog is full.
@@ -295,6 +303,15 @@ func (l *listenState) enqueue(a *arrival, gone <-chan struct{}) error {
 		}
 		select {
 		case <-l.room:
+			// A peer that gave up meanwhile is heard of first. TCP has it wait
+			// for its next SYN, a second away.
+			time.Sleep(roomPause)
+			select {
+			case <-gone:
+				l.hasRoom()
+				return errGaveUp
+			default:
+			}
 		case <-gone:
 			return errGaveUp
 		case <-l.sock.b.ctx.Done():
@@ -305,6 +322,7 @@ func (l *listenState) enqueue(a *arrival, gone <-chan struct{}) error {
 }
 
 func (l *listenState) tryEnqueue(a *arrival) error {
+	l.dropStale() // a program that was killed in accept listens no more
 	l.mu.Lock()
 	if l.closed {
 		l.mu.Unlock()
@@ -315,6 +333,7 @@ func (l *listenState) tryEnqueue(a *arrival) error {
 		l.mu.Unlock()
 		return err
 	}
+	l.hasRoom() // maybe still: who else waits for it has a look
 	a.relay = newRelay(l.sock.b, end)
 	a.relay.watch()
 	l.queue = append(l.queue, a)

@@ -221,6 +221,9 @@ func (b *Broker) tcpForDial(d *dialState) (int, error) {
 	hold := d.sock.hold
 	d.sock.mu.Unlock()
 	if hold != nil {
+		hold.mu.Lock()
+		hold.dialed = true
+		hold.mu.Unlock()
 		return unix.FcntlInt(uintptr(hold.fd), unix.F_DUPFD_CLOEXEC, 0)
 	}
 	fd, errno := b.tcpSocket(d.sock, d.ns)
