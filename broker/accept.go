@@ -227,6 +227,11 @@ func (l *listenState) giveBack(t taken) {
 
 // acceptLater leaves r waiting.
 func (s *Session) acceptLater(r Request, l *listenState, c *copyFd, flags int) {
+	timeout := timeoutOf(c.fd, unix.SO_RCVTIMEO)
+	if timeout > 0 && s.again {
+		s.fail(r, unix.EINTR) // SA_RESTART or not (signal(7))
+		return
+	}
 	w := &waiter{req: r}
 	w.dropped = func() { l.removeWaiter(w) }
 	w.look = func(r Request) bool {
@@ -237,7 +242,7 @@ func (s *Session) acceptLater(r Request, l *listenState, c *copyFd, flags int) {
 		l.removeWaiter(w)
 		return true
 	}
-	w.start(timeoutOf(c.fd, unix.SO_RCVTIMEO), func(r Request) {
+	w.start(timeout, func(r Request) {
 		l.removeWaiter(w)
 		s.fail(r, unix.EAGAIN)
 	})

@@ -23,6 +23,8 @@ type portHold struct {
 	fd    int
 	local netip.AddrPort
 	ns    uint64
+	// chosen is that the kernel chose the port: the program did not ask for it.
+	chosen bool
 
 	mu     sync.Mutex // guards what follows
 	users  int
@@ -71,7 +73,7 @@ func (b *Broker) tryHold(sock *Socket, ns *netns.NS, sa []byte, uid uint32) (*po
 		unix.Close(fd)
 		return nil, asErrno(err, unix.ENOBUFS)
 	}
-	return &portHold{b: b, fd: fd, local: local, ns: ns.ID(), users: 1}, 0
+	return &portHold{b: b, fd: fd, local: local, ns: ns.ID(), chosen: requestedPort(sa) == 0, users: 1}, 0
 }
 
 // share counts one more user. nil stays nil.

@@ -66,7 +66,7 @@ func (o option) refused() unix.Errno {
 	switch o.name {
 	case unix.TCP_ULP: // kernel TLS
 		return unix.ENOENT
-	case unix.TCP_FASTOPEN_CONNECT, unix.TCP_REPAIR, unix.TCP_MD5SIG, unix.TCP_MD5SIG_EXT, unix.TCP_ZEROCOPY_RECEIVE:
+	case unix.TCP_REPAIR, unix.TCP_MD5SIG, unix.TCP_MD5SIG_EXT, unix.TCP_ZEROCOPY_RECEIVE:
 		return unix.ENOPROTOOPT
 	}
 	return 0

@@ -224,12 +224,15 @@ func (b *Broker) tcpForDial(d *dialState) (int, error) {
 		hold.mu.Lock()
 		hold.dialed = true
 		hold.mu.Unlock()
+		unix.SetsockoptInt(hold.fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT, 0)
 		return unix.FcntlInt(uintptr(hold.fd), unix.F_DUPFD_CLOEXEC, 0)
 	}
 	fd, errno := b.tcpSocket(d.sock, d.ns)
 	if errno != 0 {
 		return -1, errno
 	}
+	// A program that asked for it is connected before it writes all the same.
+	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT, 0)
 	// The name that getsockname has told already; where another has the port,
 	// the kernel chooses.
 	rawBind(fd, encodeSockaddr(netip.AddrPortFrom(d.local.Addr(), d.port.port), d.sock.domain))
