@@ -160,7 +160,11 @@ func (l *listenState) first() taken {
 	return t
 }
 
+// hasRoom lets one of those in that wait; l.mu is held.
 func (l *listenState) hasRoom() {
+	if len(l.room) >= l.full {
+		return
+	}
 	select {
 	case l.room <- struct{}{}:
 	default:

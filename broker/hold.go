@@ -122,11 +122,11 @@ func (r *relay) closesFirst() bool {
 // over.
 func (h *portHold) release() {
 	h.mu.Lock()
+	defer h.mu.Unlock()
 	h.users--
-	users, wait := h.users, time.Until(h.until)
-	h.mu.Unlock()
+	wait := time.Until(h.until)
 	switch {
-	case users > 0:
+	case h.users > 0:
 		h.unlisten()
 	case wait > 0:
 		h.unlisten()
@@ -141,7 +141,7 @@ func (h *portHold) free() {
 	h.b.ports.unhold(h.ns, h.local)
 }
 
-// unlisten has the port held, but not served.
+// unlisten has the port held, but not served. h.mu is held.
 func (h *portHold) unlisten() {
 	if on, err := unix.GetsockoptInt(h.fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err != nil || on == 0 {
 		return

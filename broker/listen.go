@@ -32,7 +32,8 @@ type listenState struct {
 
 	waiters []*waiter
 	copy    int           // of the program's descriptor while somebody waits; else -1
-	room    chan struct{} // has an element when there may be room in the backlog
+	room    chan struct{} // has an element for each that may be put into the backlog
+	full    int           // how many wait for room
 	closed  bool
 }
 
@@ -118,7 +119,7 @@ func (b *Broker) serve(sock *Socket, fd, backlog int, policy Policy) unix.Errno 
 	if anchor == nil {
 		return unix.ENOBUFS // said when it could not be held
 	}
-	l := &listenState{sock: sock, anchor: anchor, copy: -1, room: make(chan struct{}, 1)}
+	l := &listenState{sock: sock, anchor: anchor, copy: -1, room: make(chan struct{}, maxRoom)}
 	if policy == Prefer {
 		tcp, err := listenTCP(hold, backlog)
 		if errors.Is(err, unix.EADDRINUSE) {
@@ -290,35 +291,49 @@ func (l *listenState) acceptTCP() {
 
 // roomPause is how long a connection that found the backlog full waits with
 // going on.
-const roomPause = 3 * time.Millisecond
+const roomPause = 20 * time.Millisecond
+
+const maxRoom = 1024 // more are found by looking now and then
 
 var errGaveUp = errors.New("the peer gave up, or the broker ends")
 
 // enqueue puts a into the program's queue, waiting while the backlog is full.
 func (l *listenState) enqueue(a *arrival, gone <-chan struct{}) error {
+	err := l.tryEnqueue(a)
+	if err != unix.EAGAIN {
+		return err
+	}
+	l.wantRoom(1)
+	defer l.wantRoom(-1)
 	for {
-		err := l.tryEnqueue(a)
-		if err != unix.EAGAIN {
-			return err
-		}
 		select {
 		case <-l.room:
 			// A peer that gave up meanwhile is heard of first. TCP has it wait
 			// for its next SYN, a second away.
 			time.Sleep(roomPause)
-			select {
-			case <-gone:
-				l.hasRoom()
-				return errGaveUp
-			default:
-			}
 		case <-gone:
-			return errGaveUp
 		case <-l.sock.b.ctx.Done():
 			return errGaveUp
 		case <-time.After(lastCheck): // it may have been closed
 		}
+		select {
+		case <-gone:
+			l.mu.Lock()
+			l.hasRoom()
+			l.mu.Unlock()
+			return errGaveUp
+		default:
+		}
+		if err := l.tryEnqueue(a); err != unix.EAGAIN {
+			return err
+		}
 	}
+}
+
+func (l *listenState) wantRoom(n int) {
+	l.mu.Lock()
+	l.full += n
+	l.mu.Unlock()
 }
 
 func (l *listenState) tryEnqueue(a *arrival) error {
@@ -333,7 +348,6 @@ func (l *listenState) tryEnqueue(a *arrival) error {
 		l.mu.Unlock()
 		return err
 	}
-	l.hasRoom() // maybe still: who else waits for it has a look
 	a.relay = newRelay(l.sock.b, end)
 	a.relay.watch()
 	l.queue = append(l.queue, a)

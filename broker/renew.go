@@ -37,7 +37,7 @@ func (s *Session) renew(r Request, old *Socket, pending unix.Errno) bool {
 		ns: old.ns, opts: old.opts, soError: pending,
 	}
 	// The kernel lets go of the address and goes on to tell the port.
-	sock.local = netip.AddrPortFrom(unspecified(old.local.Addr()), old.local.Port())
+	sock.local = netip.AddrPortFrom(unspecified(old.domain), old.local.Port())
 	old.mu.Unlock()
 	for _, o := range sock.opts {
 		if o.onPair() {
@@ -85,8 +85,8 @@ func (b *Broker) moveName(from, to *Socket) {
 	if listen != nil {
 		listen.close()
 	}
-	hold.unlisten()
 	hold.mu.Lock()
+	hold.unlisten()
 	dialed := hold.dialed
 	hold.dialed = false
 	hold.mu.Unlock()
@@ -99,8 +99,8 @@ func (b *Broker) moveName(from, to *Socket) {
 	to.hold, to.local = hold, hold.local
 }
 
-func unspecified(a netip.Addr) netip.Addr {
-	if a.Is4() {
+func unspecified(domain int) netip.Addr {
+	if domain == unix.AF_INET {
 		return netip.IPv4Unspecified()
 	}
 	return netip.IPv6Unspecified()
