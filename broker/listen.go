@@ -249,7 +249,7 @@ func (p *listenPoint) arrive(in *quic.Incoming) {
 			return
 		}
 		a := &arrival{remote: in.RemoteAddr(), local: in.LocalAddr()}
-		switch l.enqueue(a, in.Done()) {
+		switch l.enqueue(a, in.Done(), nil) {
 		case nil:
 			st, err := in.Accept()
 			if err != nil {
@@ -281,7 +281,7 @@ func (l *listenState) acceptTCP() {
 		}
 		t := tcpTransport{c.(*net.TCPConn)}
 		a := &arrival{remote: t.RemoteAddr(), local: t.LocalAddr()}
-		if err := l.enqueue(a, nil); err != nil {
+		if err := l.enqueue(a, nil, t.wasReset); err != nil {
 			t.Reset()
 			continue
 		}
@@ -298,7 +298,8 @@ const maxRoom = 1024 // more are found by looking now and then
 var errGaveUp = errors.New("the peer gave up, or the broker ends")
 
 // enqueue puts a into the program's queue, waiting while the backlog is full.
-func (l *listenState) enqueue(a *arrival, gone <-chan struct{}) error {
+// That the peer gave up is told by gone, or found out by lost; nil for never.
+func (l *listenState) enqueue(a *arrival, gone <-chan struct{}, lost func() bool) error {
 	err := l.tryEnqueue(a)
 	if err != unix.EAGAIN {
 		return err
@@ -323,6 +324,12 @@ func (l *listenState) enqueue(a *arrival, gone <-chan struct{}) error {
 			l.mu.Unlock()
 			return errGaveUp
 		default:
+		}
+		if lost != nil && lost() {
+			l.mu.Lock()
+			l.hasRoom()
+			l.mu.Unlock()
+			return errGaveUp
 		}
 		if err := l.tryEnqueue(a); err != unix.EAGAIN {
 			return err

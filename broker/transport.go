@@ -206,11 +206,11 @@ func (b *Broker) dialTCP(ctx context.Context, d *dialState) (transport, error) {
 	stop := context.AfterFunc(ctx, func() { tcp.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	if err := awaitConnect(tcp); err != nil {
-		tcp.Close()
+		tcpTransport{tcp}.Reset()
 		return nil, err
 	}
 	if !stop() {
-		tcp.Close()
+		tcpTransport{tcp}.Reset()
 		return nil, ctx.Err()
 	}
 	return tcpTransport{tcp}, nil
@@ -237,6 +237,20 @@ func (b *Broker) tcpForDial(d *dialState) (int, error) {
 	// the kernel chooses.
 	rawBind(fd, encodeSockaddr(netip.AddrPortFrom(d.local.Addr(), d.port.port), d.sock.domain))
 	return fd, nil
+}
+
+// wasReset reports that the peer has reset the connection.
+func (t tcpTransport) wasReset() (reset bool) {
+	raw, err := t.SyscallConn()
+	if err != nil {
+		return true
+	}
+	_ = raw.Control(func(fd uintptr) {
+		p := []unix.PollFd{{Fd: int32(fd)}}
+		n, err := unix.Poll(p, 0)
+		reset = err == nil && n == 1 && p[0].Revents&unix.POLLERR != 0
+	})
+	return reset
 }
 
 func awaitConnect(tcp *net.TCPConn) error {
