@@ -49,13 +49,25 @@ func (s *Session) acceptNow(r Request, l *listenState, fd, flags int) bool {
 	}
 	if r.Ptr(1) != 0 {
 		if errno := writeSockaddr(r, r.Ptr(1), r.Ptr(2), scoped(t.remote, l.scope()), l.sock.domain); errno != 0 {
-			unix.Close(t.fd) // the kernel drops the connection too
+			s.lose(l, t) // as the kernel does
 			s.fail(r, errno)
 			return true
 		}
 	}
 	s.give(r, l, t, flags)
 	return true
+}
+
+// lose closes t as its program would.
+func (s *Session) lose(l *listenState, t taken) {
+	defer unix.Close(t.fd)
+	sock, err := s.acceptedSocket(l.sock, t)
+	if err != nil {
+		s.log.Error("accept", "error", err)
+		return
+	}
+	s.b.add(sock)
+	t.relay.accepted(sock)
 }
 
 // give makes t the program's.
@@ -75,6 +87,7 @@ func (s *Session) give(r Request, l *listenState, t taken, flags int) {
 	at, err := r.Install(t.fd, cloexec)
 	if err != nil {
 		s.b.remove(sock)
+		sock.shared.leftBy(nil)
 		l.giveBack(t)
 		s.installFailed(r, err)
 		return
@@ -96,7 +109,7 @@ func (s *Session) acceptedSocket(from *Socket, t taken) (*Socket, error) {
 		b: s.b, sess: s, cookie: cookie, ino: inode(t.fd), domain: from.domain, proto: from.proto, created: time.Now(),
 		ns: from.ns, state: connected, told: true,
 		local: scoped(t.local, from.local.Addr()), remote: scoped(t.remote, from.local.Addr()),
-		opts: inherited(from.opts, from.domain, from.local), relay: t.relay, accepted: true,
+		opts: inherited(from.opts, from.domain, from.local), relay: t.relay, accepted: true, shared: from.hold.share(),
 	}
 	for _, o := range sock.opts {
 		if o.onPair() {
@@ -149,7 +162,11 @@ func (l *listenState) first() taken {
 	return t
 }
 
+// hasRoom lets one of those in that wait; l.mu is held.
 func (l *listenState) hasRoom() {
+	if len(l.room) >= l.full {
+		return
+	}
 	select {
 	case l.room <- struct{}{}:
 	default:
@@ -216,6 +233,11 @@ func (l *listenState) giveBack(t taken) {
 
 // acceptLater leaves r waiting.
 func (s *Session) acceptLater(r Request, l *listenState, c *copyFd, flags int) {
+	timeout := timeoutOf(c.fd, unix.SO_RCVTIMEO)
+	if timeout > 0 && s.again {
+		s.fail(r, unix.EINTR) // SA_RESTART or not (signal(7))
+		return
+	}
 	w := &waiter{req: r}
 	w.dropped = func() { l.removeWaiter(w) }
 	w.look = func(r Request) bool {
@@ -226,7 +248,7 @@ func (s *Session) acceptLater(r Request, l *listenState, c *copyFd, flags int) {
 		l.removeWaiter(w)
 		return true
 	}
-	w.start(timeoutOf(c.fd, unix.SO_RCVTIMEO), func(r Request) {
+	w.start(timeout, func(r Request) {
 		l.removeWaiter(w)
 		s.fail(r, unix.EAGAIN)
 	})

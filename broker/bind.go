@@ -11,17 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// portHold is a TCP socket of the kernel's that is bound to what the program
-// bound. It judges addresses and conflicts as only the kernel can, keeps
-// others from the port, and under prefer serves or makes plain TCP
-// connections.
-type portHold struct {
-	fd    int
-	local netip.AddrPort
-}
-
-func (h *portHold) close() { unix.Close(h.fd) }
-
 func unwrapErrno(err error) (unix.Errno, bool) {
 	var e unix.Errno
 	ok := errors.As(err, &e)
@@ -76,9 +65,14 @@ func (s *Session) bindTo(r Request, sock *Socket, c *copyFd, sa []byte) unix.Err
 	if errno := s.mayBind(r, ns, sa); errno != 0 {
 		return errno
 	}
-	hold, errno := s.b.holdPort(sock, ns, sa)
-	if errno == unix.EADDRINUSE && s.b.reapClosed() {
-		hold, errno = s.b.holdPort(sock, ns, sa)
+	creds, err := r.Creds()
+	if err != nil {
+		return unix.ENOBUFS
+	}
+	hold, errno := s.b.holdPort(sock, ns, sa, creds.UID)
+	if errno == unix.EADDRINUSE {
+		s.b.reapClosed()
+		hold, errno = s.b.holdPort(sock, ns, sa, creds.UID)
 	}
 	if errno != 0 {
 		return errno
@@ -88,7 +82,7 @@ func (s *Session) bindTo(r Request, sock *Socket, c *copyFd, sa []byte) unix.Err
 	sock.mu.Lock()
 	defer sock.mu.Unlock()
 	if sock.state != fresh { // another thread was quicker
-		hold.close()
+		hold.release()
 		return unix.EINVAL
 	}
 	sock.become(bound)
@@ -120,24 +114,6 @@ func (s *Session) privilegedBelow(ns *netns.NS) (start uint16) {
 		return nil
 	})
 	return start
-}
-
-// holdPort binds a TCP socket with sock's options to sa in ns.
-func (b *Broker) holdPort(sock *Socket, ns *netns.NS, sa []byte) (*portHold, unix.Errno) {
-	fd, errno := b.tcpSocket(sock, ns)
-	if errno != 0 {
-		return nil, errno
-	}
-	if errno = rawBind(fd, sa); errno != 0 {
-		unix.Close(fd)
-		return nil, errno
-	}
-	local, err := localAddr(fd)
-	if err != nil {
-		unix.Close(fd)
-		return nil, asErrno(err, unix.ENOBUFS)
-	}
-	return &portHold{fd: fd, local: local}, 0
 }
 
 // tcpSocket makes a kernel TCP socket of sock's domain in ns, with the options
@@ -185,46 +161,51 @@ func zoned(a netip.Addr, scope int) netip.Addr {
 }
 
 // reapClosed looks at every socket that holds a port, since a program may
-// bind what it closed a moment ago. It reports whether any was closed.
-func (b *Broker) reapClosed() bool {
+// bind what it closed a moment ago.
+func (b *Broker) reapClosed() {
 	b.mu.Lock()
 	var held []*Socket
 	for _, s := range b.sockets {
 		held = append(held, s)
 	}
 	b.mu.Unlock()
-	reaped := false
 	for _, s := range held {
 		if s.holdsPort() && s.isClosed() {
 			s.closedByProgram()
-			reaped = true
 		}
 	}
-	return reaped
 }
 
+// holdsPort is also true of one whose port is being freed.
 func (s *Socket) holdsPort() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.hold != nil
+	return s.hold != nil || s.shared != nil || s.port != nil || s.state == closed
 }
 
 // isClosed asks the kernel whether the program has closed s.
 func (s *Socket) isClosed() bool {
 	s.mu.Lock()
 	anchor, relay := s.anchor, s.relay
-	listen := s.listen
+	listen, state := s.listen, s.state
+	if relay == nil && s.dial != nil {
+		relay = s.dial.relay
+	}
 	s.mu.Unlock()
 	if listen != nil {
 		listen.dropStale()
 	}
 	switch {
+	case state == closed:
+		return true
 	case relay != nil:
 		return relay.hungUp()
-	case anchor != nil:
-		return !anchor.Alive()
+	case anchor == nil || anchor.Alive():
+		return false
 	}
-	return false
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.anchor == anchor // and was not released while it was asked
 }
 
 // getsockname answers getsockname(2).

@@ -7,21 +7,21 @@ import (
 	"time"
 
 	"github.com/poemq/poemq/addfd"
-	"github.com/poemq/poemq/quic"
 	"github.com/poemq/poemq/quic/netns"
 	"golang.org/x/sys/unix"
 )
 
 // dialState is a connection attempt. Its fields up to policy do not change.
 type dialState struct {
-	sock   *Socket
-	ns     *netns.NS
-	uid    uint32
-	local  netip.AddrPort // as told to the program
-	bindTo netip.Addr     // the address the program bound, if any
-	remote netip.AddrPort
-	port   *ephemeral
-	policy Policy
+	sock     *Socket
+	ns       *netns.NS
+	uid      uint32
+	local    netip.AddrPort // as told to the program
+	bindTo   netip.Addr     // the address the program bound, if any
+	remote   netip.AddrPort
+	port     *ephemeral
+	policy   Policy
+	patience time.Duration
 
 	cancel context.CancelFunc
 
@@ -55,30 +55,31 @@ func (s *Session) connect(r Request, sock *Socket, c *copyFd) {
 
 	sock.mu.Lock()
 	state, told, soErr := sock.state, sock.told, sock.soError
-	switch state {
-	case connected:
+	lost := state == failed && sock.remote.IsValid() // which was a connection
+	if state == connected && !unspec {
 		sock.told = true
-	case failed:
-		sock.soError = 0
 	}
 	sock.mu.Unlock()
 
 	switch {
 	case unspec && (state == fresh || state == bound):
 		s.done(r)
+	case unspec:
+		s.disconnect(r, sock, state)
 	case state == connected && !told:
 		s.done(r)
-	case state == connected || state == listening:
+	case state == connected || state == listening || lost:
 		s.fail(r, unix.EISCONN)
 	case state == connecting && blocking:
-		s.join(r, sock, c)
+		s.join(r, sock, c, unix.EALREADY)
 	case state == connecting:
+		sock.dropStale()
 		s.fail(r, unix.EALREADY)
-	case state == failed && soErr != 0:
-		clearError(c.fd)
-		s.fail(r, soErr)
 	case state == failed:
-		s.fail(r, unix.ECONNABORTED)
+		if soErr == 0 {
+			soErr = unix.ECONNABORTED
+		}
+		s.failed(r, sock, soErr)
 	case errno != 0:
 		s.fail(r, errno)
 	default:
@@ -86,9 +87,29 @@ func (s *Session) connect(r Request, sock *Socket, c *copyFd) {
 	}
 }
 
-// clearError takes the pending error off the program's socket, which the
-// program has been told otherwise.
-func clearError(fd int) { unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR) }
+// disconnect answers connect(2) with AF_UNSPEC where there is something to end.
+func (s *Session) disconnect(r Request, sock *Socket, was state) {
+	pending := unix.Errno(0)
+	if was == connected || was == connecting {
+		pending = unix.ECONNRESET
+	}
+	if !s.renew(r, sock, pending) {
+		s.fail(r, unix.EISCONN)
+		return
+	}
+	s.done(r)
+}
+
+// failed tells of an attempt that failed, after which the program may try again
+// on the same socket.
+func (s *Session) failed(r Request, sock *Socket, errno unix.Errno) {
+	if !s.renew(r, sock, 0) {
+		sock.mu.Lock()
+		sock.soError = 0
+		sock.mu.Unlock()
+	}
+	s.fail(r, errno)
+}
 
 // dial begins a connection attempt and answers, or leaves a waiter.
 func (s *Session) dial(r Request, sock *Socket, c *copyFd, remote netip.AddrPort, blocking bool) {
@@ -98,7 +119,7 @@ func (s *Session) dial(r Request, sock *Socket, c *copyFd, remote netip.AddrPort
 		return
 	}
 	s.b.young.remove(sock)
-	ctx, cancel := context.WithCancel(s.b.ctx)
+	ctx, cancel := context.WithTimeoutCause(s.b.ctx, d.patience, unix.ETIMEDOUT)
 	d.cancel = cancel
 
 	sock.mu.Lock()
@@ -111,7 +132,7 @@ func (s *Session) dial(r Request, sock *Socket, c *copyFd, remote netip.AddrPort
 		return
 	}
 	sock.become(connecting)
-	sock.dial, sock.port = d, d.port
+	sock.dial, sock.port, sock.soError = d, d.port, 0
 	sock.local, sock.remote, sock.told = d.local, d.remote, false
 	if !blocking {
 		errno = d.dock(c.fd)
@@ -123,7 +144,7 @@ func (s *Session) dial(r Request, sock *Socket, c *copyFd, remote netip.AddrPort
 		return
 	}
 	if blocking {
-		s.join(r, sock, c)
+		s.join(r, sock, c, unix.EINPROGRESS)
 	} else {
 		s.fail(r, unix.EINPROGRESS)
 	}
@@ -133,78 +154,9 @@ func (s *Session) dial(r Request, sock *Socket, c *copyFd, remote netip.AddrPort
 	})
 }
 
-// newDial names both sides of the connection and checks the way there, with
-// the errno that the kernel has for it.
-func (s *Session) newDial(r Request, sock *Socket, remote netip.AddrPort) (*dialState, unix.Errno) {
-	ns, err := sock.netNS(r)
-	if err != nil {
-		s.log.Error("connect", "error", err)
-		return nil, unix.ENOBUFS
-	}
-	remote, errno := sock.destination(remote)
-	if errno != 0 {
-		return nil, errno
-	}
-	creds, err := r.Creds()
-	if err != nil {
-		return nil, unix.ENOBUFS
-	}
-	sock.seenAt(creds.TGID, r.Int(0))
-	d := &dialState{sock: sock, ns: ns, uid: creds.UID, remote: remote, policy: s.quic, copy: -1}
-	var bound netip.AddrPort
-	sock.mu.Lock()
-	if sock.hold != nil { // else it is what a failed attempt left to be told
-		bound = sock.hold.local
-	}
-	sock.mu.Unlock()
-	if a := bound.Addr().Unmap(); a.IsValid() && !a.IsUnspecified() {
-		d.bindTo = a
-	}
-	from, err := quic.Route(ns, d.bindTo, remote)
-	if err != nil {
-		return nil, asErrno(err, unix.ENETUNREACH)
-	}
-	if bound.Port() != 0 {
-		d.port, errno = s.b.ports.claim(ns.ID(), remote, bound.Port())
-	} else {
-		var ports portRange
-		_ = ns.Do(func() error {
-			ports = localPortRange()
-			return nil
-		})
-		d.port, errno = s.b.ports.take(ns.ID(), remote, ports)
-	}
-	if errno != 0 {
-		return nil, errno
-	}
-	d.local = netip.AddrPortFrom(keepScope(from, remote.Addr()), d.port.port)
-	return d, 0
-}
-
-// destination is where a connect to ap really goes.
-func (s *Socket) destination(ap netip.AddrPort) (netip.AddrPort, unix.Errno) {
-	a := ap.Addr()
-	if a.Is4In6() {
-		if s.v6only() {
-			return ap, unix.ENETUNREACH
-		}
-		a = a.Unmap()
-	}
-	switch {
-	case a.IsUnspecified() && a.Is4():
-		a = netip.AddrFrom4([4]byte{127, 0, 0, 1})
-	case a.IsUnspecified():
-		a = netip.IPv6Loopback()
-	case a.IsMulticast(), a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
-		return ap, unix.ENETUNREACH
-	case a.IsLinkLocalUnicast() && a.Is6() && a.Zone() == "":
-		return ap, unix.EINVAL
-	}
-	return netip.AddrPortFrom(a, ap.Port()), 0
-}
-
-// join has r wait for the attempt under way.
-func (s *Session) join(r Request, sock *Socket, c *copyFd) {
+// join has r wait for the attempt under way; late is its errno when SO_SNDTIMEO
+// is over.
+func (s *Session) join(r Request, sock *Socket, c *copyFd, late unix.Errno) {
 	sock.mu.Lock()
 	d := sock.dial
 	if d == nil { // it has just ended
@@ -212,30 +164,35 @@ func (s *Session) join(r Request, sock *Socket, c *copyFd) {
 		s.connect(r, sock, c)
 		return
 	}
-	timeout := sendTimeout(c.fd)
+	timeout := timeoutOf(c.fd, unix.SO_SNDTIMEO)
+	if timeout > 0 && s.again {
+		sock.mu.Unlock()
+		s.fail(r, unix.EINTR) // SA_RESTART or not (signal(7))
+		return
+	}
 	if d.copy < 0 && !d.docked() {
 		d.copy = c.keep()
 	}
-	w := &waiter{req: r, dropped: d.detach}
+	w := &waiter{req: r, dropped: d.show}
+	w.look = func(Request) bool {
+		d.show()
+		return false
+	}
 	w.start(timeout, func(r Request) {
-		d.detach()
-		s.fail(r, unix.EINPROGRESS)
+		d.show()
+		s.fail(r, late)
 	})
 	d.waiters = append(d.waiters, w)
 	sock.mu.Unlock()
 	s.park(w)
 }
 
-// detach lets the attempt go on with nobody waiting in a call: the program may
-// look at its socket now.
-func (d *dialState) detach() {
+// show has the program's socket look as one that connects. That is so when
+// the call takes longer, since other threads may look, and when nobody waits in
+// a call any more. One that is refused at once is spared it.
+func (d *dialState) show() {
 	d.sock.mu.Lock()
 	defer d.sock.mu.Unlock()
-	for _, w := range d.waiters {
-		if !w.answered.Load() {
-			return
-		}
-	}
 	if d.sock.dial != d || d.docked() || d.copy < 0 {
 		return
 	}
@@ -246,7 +203,20 @@ func (d *dialState) detach() {
 	d.copy = -1
 }
 
-func sendTimeout(fd int) time.Duration { return timeoutOf(fd, unix.SO_SNDTIMEO) }
+// dropStale looks after calls that a signal ended.
+func (s *Socket) dropStale() {
+	s.mu.Lock()
+	var waiters []*waiter
+	if s.dial != nil {
+		waiters = append(waiters, s.dial.waiters...)
+	}
+	s.mu.Unlock()
+	for _, w := range waiters {
+		if !w.req.Valid() {
+			w.drop()
+		}
+	}
+}
 
 func timeoutOf(fd, opt int) time.Duration {
 	tv, err := unix.GetsockoptTimeval(fd, unix.SOL_SOCKET, opt)
@@ -277,18 +247,26 @@ func (d *dialState) dock(fd int) unix.Errno {
 func (d *dialState) finish(t transport, err error) {
 	d.cancel()
 	sock := d.sock
+	fd := -1
+	if err == nil {
+		if fd = d.copyIfShown(); fd >= 0 {
+			defer unix.Close(fd)
+		}
+	}
 	sock.mu.Lock()
+	waiters := d.waiters
 	if sock.dial != d { // closed meanwhile
 		sock.mu.Unlock()
 		if t != nil {
 			t.Reset()
 		}
 		d.drop()
+		d.answer(waiters, unix.ECONNABORTED, true)
 		return
 	}
 	sock.dial = nil
 	if err == nil {
-		err = d.open(t)
+		err = d.open(t, fd)
 		if err != nil {
 			t.Reset()
 		}
@@ -297,28 +275,32 @@ func (d *dialState) finish(t transport, err error) {
 	if errors.Is(err, context.Canceled) {
 		errno = unix.ECONNABORTED
 	}
-	waiters := d.waiters
-	again := false
-	if errno != 0 {
-		again = d.fail(errno)
-	} else if len(waiters) > 0 {
-		sock.told = true
-	}
-	sess := sock.sess
+	again := errno == 0 || d.fail(errno)
 	sock.mu.Unlock()
 	d.log(err)
+	d.answer(waiters, errno, again)
+	d.drop()
+}
 
+// answer tells those who wait in connect. Unless it may try again, the socket
+// is made so that it can.
+func (d *dialState) answer(waiters []*waiter, errno unix.Errno, again bool) {
+	sock := d.sock
 	for _, w := range waiters {
 		w.answer(func(r Request) {
-			if errno != 0 && !again {
+			switch {
+			case errno == 0:
+				err := sock.sess.done(r)
 				sock.mu.Lock()
-				sock.soError = 0
+				sock.told = sock.told || err == nil
 				sock.mu.Unlock()
+			case again:
+				sock.sess.fail(r, errno)
+			default:
+				sock.sess.failed(r, sock, errno)
 			}
-			sess.result(r, errno)
 		})
 	}
-	d.drop()
 }
 
 func (d *dialState) log(err error) {
@@ -330,15 +312,39 @@ func (d *dialState) log(err error) {
 	log.Info("connect failed", "socket", d.sock.cookie, "remote", d.remote, "policy", d.policy, "error", err)
 }
 
-// open makes the connection the program's. sock.mu is held.
-func (d *dialState) open(t transport) error {
+// copyIfShown is a copy of the program's descriptor if that looks as one that
+// connects; else -1.
+func (d *dialState) copyIfShown() int {
+	d.sock.mu.Lock()
+	shown := d.sock.dial == d && d.docked()
+	d.sock.mu.Unlock()
+	if !shown {
+		return -1
+	}
+	fd, err := d.sock.copyOf()
+	if err != nil {
+		return -1
+	}
+	return fd
+}
+
+// open makes the connection the program's. fd is a copy of its descriptor, or
+// -1. sock.mu is held.
+func (d *dialState) open(t transport, fd int) error {
 	sock := d.sock
 	if d.docked() {
+		// Either of these two makes it writable, an edge to epoll each: they
+		// are so close to each other that the program sees one.
+		if fd >= 0 {
+			_ = addfd.SetSendBuffer(fd, d.sndbuf)
+		}
 		if err := d.relay.drain(d.fillers - 1); err != nil {
 			return err
 		}
 		d.relay.attach(sock)
-		d.restoreSendBuffer()
+		if fd < 0 {
+			d.restoreSendBuffer()
+		}
 	} else {
 		end, err := sock.b.dock.Attach(d.copy)
 		if err != nil {

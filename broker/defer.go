@@ -31,7 +31,7 @@ func (p *listenPoint) arriveLater(l *listenState, a *arrival, in *quic.Incoming,
 	n, _ := st.Read(buf) // an end or error is told again
 	_ = st.SetReadDeadline(time.Time{})
 	a.first = buf[:n]
-	if err := l.enqueue(a, st.WriteDone()); err != nil {
+	if err := l.enqueue(a, st.WriteDone(), nil); err != nil {
 		st.Reset()
 		return
 	}

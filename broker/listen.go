@@ -32,7 +32,8 @@ type listenState struct {
 
 	waiters []*waiter
 	copy    int           // of the program's descriptor while somebody waits; else -1
-	room    chan struct{} // has an element when there may be room in the backlog
+	room    chan struct{} // has an element for each that may be put into the backlog
+	full    int           // how many wait for room
 	closed  bool
 }
 
@@ -119,9 +120,13 @@ func (b *Broker) serve(sock *Socket, fd, backlog int, policy Policy) unix.Errno 
 	if anchor == nil {
 		return unix.ENOBUFS // said when it could not be held
 	}
-	l := &listenState{sock: sock, anchor: anchor, copy: -1, room: make(chan struct{}, 1)}
+	l := &listenState{sock: sock, anchor: anchor, copy: -1, room: make(chan struct{}, maxRoom)}
 	if policy == Prefer {
 		tcp, err := listenTCP(hold, backlog)
+		if errors.Is(err, unix.EADDRINUSE) {
+			b.reapClosed()
+			tcp, err = listenTCP(hold, backlog)
+		}
 		if err != nil {
 			return asErrno(err, unix.EADDRINUSE)
 		}
@@ -251,7 +256,7 @@ func (p *listenPoint) arrive(in *quic.Incoming) {
 			p.arriveLater(l, a, in, patience)
 			return
 		}
-		switch l.enqueue(a, in.Done()) {
+		switch l.enqueue(a, in.Done(), nil) {
 		case nil:
 			st, err := in.Accept()
 			if err != nil {
@@ -285,7 +290,7 @@ func (l *listenState) acceptTCP() {
 		}
 		t := tcpTransport{c.(*net.TCPConn)}
 		a := &arrival{remote: t.RemoteAddr(), local: t.LocalAddr()}
-		if err := l.enqueue(a, nil); err != nil {
+		if err := l.enqueue(a, nil, t.wasReset); err != nil {
 			t.Reset()
 			continue
 		}
@@ -293,27 +298,62 @@ func (l *listenState) acceptTCP() {
 	}
 }
 
+// roomPause is how long a connection that found the backlog full waits with
+// going on.
+const roomPause = 20 * time.Millisecond
+
+const maxRoom = 1024 // more are found by looking now and then
+
 var errGaveUp = errors.New("the peer gave up, or the broker ends")
 
 // enqueue puts a into the program's queue, waiting while the backlog is full.
-func (l *listenState) enqueue(a *arrival, gone <-chan struct{}) error {
+// That the peer gave up is told by gone, or found out by lost; nil for never.
+func (l *listenState) enqueue(a *arrival, gone <-chan struct{}, lost func() bool) error {
+	err := l.tryEnqueue(a)
+	if err != unix.EAGAIN {
+		return err
+	}
+	l.wantRoom(1)
+	defer l.wantRoom(-1)
 	for {
-		err := l.tryEnqueue(a)
-		if err != unix.EAGAIN {
-			return err
-		}
 		select {
 		case <-l.room:
+			// A peer that gave up meanwhile is heard of first. TCP has it wait
+			// for its next SYN, a second away.
+			time.Sleep(roomPause)
 		case <-gone:
-			return errGaveUp
 		case <-l.sock.b.ctx.Done():
 			return errGaveUp
 		case <-time.After(lastCheck): // it may have been closed
 		}
+		select {
+		case <-gone:
+			l.mu.Lock()
+			l.hasRoom()
+			l.mu.Unlock()
+			return errGaveUp
+		default:
+		}
+		if lost != nil && lost() {
+			l.mu.Lock()
+			l.hasRoom()
+			l.mu.Unlock()
+			return errGaveUp
+		}
+		if err := l.tryEnqueue(a); err != unix.EAGAIN {
+			return err
+		}
 	}
 }
 
+func (l *listenState) wantRoom(n int) {
+	l.mu.Lock()
+	l.full += n
+	l.mu.Unlock()
+}
+
 func (l *listenState) tryEnqueue(a *arrival) error {
+	l.dropStale() // a program that was killed in accept listens no more
 	l.mu.Lock()
 	if l.closed {
 		l.mu.Unlock()

@@ -15,29 +15,46 @@ import (
 // bind. As with TCP a port may serve several connections, to different
 // destinations. Ports that programs bind are the kernel's to give (portHold).
 type portTable struct {
-	mu   sync.Mutex
-	used map[ephemeral]struct{}
-	next map[portRange]uint16
+	mu    sync.Mutex
+	used  map[connName]*ephemeral
+	ports map[nsPort]*portUse
+	next  map[portRange]uint16
+}
+
+// connName is what must be unique of a connection.
+type connName struct {
+	nsPort
+	remote netip.AddrPort
+}
+
+type nsPort struct {
+	ns   uint64 // network namespace
+	port uint16
+}
+
+// portUse is who has a port.
+type portUse struct {
+	held  int // by portHolds
+	conns map[*ephemeral]struct{}
 }
 
 // ephemeral is one name of a connection's local side.
 type ephemeral struct {
-	table  *portTable
-	ns     uint64 // network namespace
-	remote netip.AddrPort
-	port   uint16
+	table *portTable
+	name  connName
+	port  uint16
+	local netip.Addr
+	reuse bool // SO_REUSEADDR
 }
 
 type portRange struct{ lo, hi uint16 }
 
-// take finds a free port for a connection to remote. EADDRNOTAVAIL: none is
-// left (connect(2)).
-func (t *portTable) take(ns uint64, remote netip.AddrPort, r portRange) (*ephemeral, unix.Errno) {
+// take finds a free port for a connection from local to remote. EADDRNOTAVAIL:
+// none is left (connect(2)).
+func (t *portTable) take(ns uint64, local netip.Addr, remote netip.AddrPort, reuse bool, r portRange) (*ephemeral, unix.Errno) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.used == nil {
-		t.used, t.next = make(map[ephemeral]struct{}), make(map[portRange]uint16)
-	}
+	t.init()
 	size := int(r.hi) - int(r.lo) + 1
 	at, ok := t.next[r]
 	if !ok {
@@ -45,35 +62,106 @@ func (t *portTable) take(ns uint64, remote netip.AddrPort, r portRange) (*epheme
 		at = r.lo + uint16(rand.IntN(size))
 	}
 	for range size {
-		e := ephemeral{table: t, ns: ns, remote: remote, port: at}
+		key := nsPort{ns, at}
 		if at == r.hi {
 			at = r.lo
 		} else {
 			at++
 		}
-		if _, taken := t.used[e]; !taken {
-			t.used[e] = struct{}{}
+		use := t.ports[key]
+		if use != nil && use.held > 0 {
+			continue // somebody bound it
+		}
+		if e := t.add(connName{key, remote}); e != nil {
+			e.local, e.reuse = local.Unmap(), reuse
+			if use == nil {
+				use = &portUse{conns: make(map[*ephemeral]struct{})}
+				t.ports[key] = use
+			}
+			use.conns[e] = struct{}{}
 			t.next[r] = at
-			return &e, 0
+			return e, 0
 		}
 	}
 	return nil, unix.EADDRNOTAVAIL
 }
 
+// init is called with t.mu held.
+func (t *portTable) init() {
+	if t.used == nil {
+		t.used, t.ports, t.next = make(map[connName]*ephemeral), make(map[nsPort]*portUse), make(map[portRange]uint16)
+	}
+}
+
+// add is called with t.mu held; nil when there is such a connection.
+func (t *portTable) add(n connName) *ephemeral {
+	if t.used[n] != nil {
+		return nil
+	}
+	e := &ephemeral{table: t, name: n, port: n.port}
+	t.used[n] = e
+	return e
+}
+
 // claim is for a port that the program bound: EADDRNOTAVAIL when it has a
 // connection to remote from there already.
 func (t *portTable) claim(ns uint64, remote netip.AddrPort, port uint16) (*ephemeral, unix.Errno) {
-	e, errno := t.take(ns, remote, portRange{port, port})
 	t.mu.Lock()
-	delete(t.next, portRange{port, port})
-	t.mu.Unlock()
-	return e, errno
+	defer t.mu.Unlock()
+	t.init()
+	if e := t.add(connName{nsPort{ns, port}, remote}); e != nil {
+		return e, 0
+	}
+	return nil, unix.EADDRNOTAVAIL
 }
 
 func (e *ephemeral) release() {
-	e.table.mu.Lock()
-	delete(e.table.used, *e)
-	e.table.mu.Unlock()
+	t := e.table
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.used, e.name)
+	if use := t.ports[e.name.nsPort]; use != nil {
+		delete(use.conns, e)
+		t.dropUnused(e.name.nsPort)
+	}
+}
+
+// hold notes that local is bound. It reports false when a connection has the
+// port and is not shared with (SO_REUSEADDR, socket(7)).
+func (t *portTable) hold(ns uint64, local netip.AddrPort, reuse bool) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.init()
+	key := nsPort{ns, local.Port()}
+	use := t.ports[key]
+	if use == nil {
+		use = &portUse{conns: make(map[*ephemeral]struct{})}
+		t.ports[key] = use
+	}
+	a := local.Addr().Unmap().WithZone("")
+	for e := range use.conns {
+		if !(reuse && e.reuse) && (a.IsUnspecified() || a == e.local.WithZone("")) {
+			return false
+		}
+	}
+	use.held++
+	return true
+}
+
+func (t *portTable) unhold(ns uint64, local netip.AddrPort) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	key := nsPort{ns, local.Port()}
+	if use := t.ports[key]; use != nil {
+		use.held--
+		t.dropUnused(key)
+	}
+}
+
+func (t *portTable) dropUnused(key nsPort) {
+	if use := t.ports[key]; use.held == 0 && len(use.conns) == 0 {
+		delete(t.ports, key)
+	}
 }
 
 // localPortRange is net.ipv4.ip_local_port_range of the calling thread's

@@ -10,12 +10,13 @@ import (
 
 func TestPortTable(t *testing.T) {
 	var table portTable
+	from := netip.MustParseAddr("192.0.2.9")
 	a, b := netip.MustParseAddrPort("192.0.2.1:443"), netip.MustParseAddrPort("192.0.2.2:443")
 	r := portRange{65000, 65535} // up to the highest: at must not wrap to 0
 	size := int(r.hi) - int(r.lo) + 1
 	seen := map[uint16]*ephemeral{}
 	for range size {
-		e, errno := table.take(1, a, r)
+		e, errno := table.take(1, from, a, false, r)
 		if errno != 0 {
 			t.Fatal(errno)
 		}
@@ -24,17 +25,17 @@ func TestPortTable(t *testing.T) {
 		}
 		seen[e.port] = e
 	}
-	if _, errno := table.take(1, a, r); errno != unix.EADDRNOTAVAIL {
+	if _, errno := table.take(1, from, a, false, r); errno != unix.EADDRNOTAVAIL {
 		t.Errorf("none is left: %v, want EADDRNOTAVAIL", errno)
 	}
 	// Another destination or another network namespace is another name.
-	for what, e := range map[string]*ephemeral{"destination": must(t)(table.take(1, b, r)), "namespace": must(t)(table.take(2, a, r))} {
+	for what, e := range map[string]*ephemeral{"destination": must(t)(table.take(1, from, b, false, r)), "namespace": must(t)(table.take(2, from, a, false, r))} {
 		if seen[e.port] == nil {
 			t.Errorf("another %s: port %d", what, e.port)
 		}
 	}
 	seen[65123].release()
-	if e := must(t)(table.take(1, a, r)); e.port != 65123 {
+	if e := must(t)(table.take(1, from, a, false, r)); e.port != 65123 {
 		t.Errorf("port %d is given, only 65123 is free", e.port)
 	}
 	if _, errno := table.claim(1, a, 65123); errno != unix.EADDRNOTAVAIL {
@@ -62,15 +63,16 @@ func TestPortTableAtRandom(t *testing.T) {
 	seed := rand.Uint64()
 	rnd := rand.New(rand.NewPCG(seed, 1))
 	var table portTable
+	from := netip.MustParseAddr("192.0.2.9")
 	r := portRange{40000, 40015}
-	model := map[ephemeral]*ephemeral{}
+	model := map[connName]*ephemeral{}
 	for step := range 20_000 {
 		ns, remote := rnd.Uint64N(2), netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(rnd.IntN(2))}), 443)
 		var e *ephemeral
 		var errno unix.Errno
 		switch rnd.IntN(3) {
 		case 0:
-			e, errno = table.take(ns, remote, r)
+			e, errno = table.take(ns, from, remote, false, r)
 			taken := 0
 			for k := range model {
 				if k.ns == ns && k.remote == remote {
@@ -83,7 +85,7 @@ func TestPortTableAtRandom(t *testing.T) {
 		case 1:
 			port := r.lo + uint16(rnd.IntN(16))
 			e, errno = table.claim(ns, remote, port)
-			if taken := model[ephemeral{&table, ns, remote, port}] != nil; taken != (errno == unix.EADDRNOTAVAIL) {
+			if taken := model[connName{nsPort{ns, port}, remote}] != nil; taken != (errno == unix.EADDRNOTAVAIL) {
 				t.Fatalf("seed %d, step %d: taken %v, %v", seed, step, taken, errno)
 			}
 		default:
@@ -94,10 +96,10 @@ func TestPortTableAtRandom(t *testing.T) {
 			}
 		}
 		if errno == 0 && e != nil {
-			if model[*e] != nil {
-				t.Fatalf("seed %d, step %d: %+v is given twice", seed, step, *e)
+			if model[e.name] != nil {
+				t.Fatalf("seed %d, step %d: %+v is given twice", seed, step, e.name)
 			}
-			model[*e] = e
+			model[e.name] = e
 		}
 		if len(table.used) != len(model) {
 			t.Fatalf("seed %d, step %d: %d in the table, %d taken", seed, step, len(table.used), len(model))

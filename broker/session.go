@@ -33,6 +33,9 @@ type Session struct {
 	// stale finds the waiter a thread left behind when a signal took it out of
 	// its call: a thread has one call at a time. Used on the session's thread.
 	stale map[int]*waiter
+	// again is that the call being handled is one that a signal interrupted.
+	// Used on the session's thread.
+	again bool
 }
 
 // defaultMatch is every TCP socket. MPTCP is TCP to who asks for it: Go
@@ -98,9 +101,11 @@ func (s *Session) Serve() error {
 
 func (s *Session) handle(n *notify.Notification) {
 	r := notification{n}
+	s.again = false
 	if w := s.stale[n.TID]; w != nil {
 		delete(s.stale, n.TID)
 		w.alive()
+		s.again = w.gone.Load() && w.isFor(r)
 	}
 	if err := n.Unpack(); err != nil {
 		s.fail(r, unix.EFAULT)

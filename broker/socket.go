@@ -33,6 +33,7 @@ type Socket struct {
 
 	opts   []option       // what was set, in order
 	hold   *portHold      // the bound port
+	shared *portHold      // the port of the listening socket that it was accepted from
 	local  netip.AddrPort // as getsockname tells it
 	remote netip.AddrPort // as getpeername tells it
 	port   *ephemeral     // a port of the broker's choosing
@@ -49,6 +50,8 @@ type Socket struct {
 	// undelivered is the address of a bind whose success the program has not
 	// heard of; the call may come again.
 	undelivered []byte
+	// ended is closed when all that a closed socket had is free.
+	ended chan struct{}
 }
 
 // socket answers socket(2).
@@ -141,20 +144,25 @@ func (s *Socket) netNS(r Request) (*netns.NS, error) {
 }
 
 // closedByProgram is the end of a socket: the program has no descriptor of it
-// any more. What a relay still has to carry goes on without it.
+// any more. What a relay still has to carry goes on without it. When it
+// returns, what the socket had is free.
 func (s *Socket) closedByProgram() {
 	s.mu.Lock()
 	if s.state == closed {
+		ended := s.ended
 		s.mu.Unlock()
+		<-ended
 		return
 	}
 	s.become(closed)
+	s.ended = make(chan struct{})
+	defer close(s.ended)
 	anchor, listen, dial, hold, port := s.anchor, s.listen, s.dial, s.hold, s.port
-	relay := s.relay
-	s.anchor, s.listen, s.dial, s.hold, s.port = nil, nil, nil, nil, nil
+	relay, shared := s.relay, s.shared
+	s.anchor, s.listen, s.dial, s.hold, s.shared, s.port = nil, nil, nil, nil, nil, nil
 	s.mu.Unlock()
 
-	s.b.remove(s)
+	defer s.b.remove(s) // last: who looks for what is closing finds it
 	if dial != nil {
 		dial.cancel()
 	}
@@ -164,9 +172,8 @@ func (s *Socket) closedByProgram() {
 	if anchor != nil {
 		anchor.Release()
 	}
-	if hold != nil {
-		hold.close()
-	}
+	hold.leftBy(relay)
+	shared.leftBy(relay)
 	if port != nil {
 		if relay == nil {
 			port.release()

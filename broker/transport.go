@@ -232,11 +232,11 @@ func (b *Broker) dialTCP(ctx context.Context, d *dialState) (transport, error) {
 	stop := context.AfterFunc(ctx, func() { tcp.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	if err := awaitConnect(tcp); err != nil {
-		tcp.Close()
+		tcpTransport{tcp}.Reset()
 		return nil, err
 	}
 	if !stop() {
-		tcp.Close()
+		tcpTransport{tcp}.Reset()
 		return nil, ctx.Err()
 	}
 	return tcpTransport{tcp}, nil
@@ -247,6 +247,9 @@ func (b *Broker) tcpForDial(d *dialState) (int, error) {
 	hold := d.sock.hold
 	d.sock.mu.Unlock()
 	if hold != nil {
+		hold.mu.Lock()
+		hold.dialed = true
+		hold.mu.Unlock()
 		connectNow(hold.fd)
 		return unix.FcntlInt(uintptr(hold.fd), unix.F_DUPFD_CLOEXEC, 0)
 	}
@@ -265,6 +268,20 @@ func (b *Broker) tcpForDial(d *dialState) (int, error) {
 // the first write: that would win any race. Without a cookie of the server's
 // the kernel connects at once too.
 func connectNow(fd int) { unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT, 0) }
+
+// wasReset reports that the peer has reset the connection.
+func (t tcpTransport) wasReset() (reset bool) {
+	raw, err := t.SyscallConn()
+	if err != nil {
+		return true
+	}
+	_ = raw.Control(func(fd uintptr) {
+		p := []unix.PollFd{{Fd: int32(fd)}}
+		n, err := unix.Poll(p, 0)
+		reset = err == nil && n == 1 && p[0].Revents&unix.POLLERR != 0
+	})
+	return reset
+}
 
 func awaitConnect(tcp *net.TCPConn) error {
 	raw, err := tcp.SyscallConn()

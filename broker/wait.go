@@ -14,6 +14,7 @@ import (
 type waiter struct {
 	req      Request
 	answered atomic.Bool
+	gone     atomic.Bool // the program no longer waits
 
 	mu     sync.Mutex  // guards the timers
 	expire *time.Timer // SO_RCVTIMEO or SO_SNDTIMEO; nil when there is none
@@ -65,6 +66,7 @@ func (w *waiter) drop() {
 		return
 	}
 	w.stopTimers()
+	w.gone.Store(true)
 	if w.dropped != nil {
 		w.dropped()
 	}
@@ -79,6 +81,13 @@ func (w *waiter) stopTimers() {
 	if w.expire != nil {
 		w.expire.Stop()
 	}
+}
+
+// isFor reports that r is the same call once more: the kernel restarts one
+// that a handler with SA_RESTART interrupted. (A program that makes it again by
+// itself, after EINTR, cannot be told apart.)
+func (w *waiter) isFor(r Request) bool {
+	return w.req.Call() == r.Call() && w.req.Int(0) == r.Int(0) && w.req.Ptr(1) == r.Ptr(1)
 }
 
 // alive is for the request's thread: it drops a waiter that nobody waits for,

@@ -656,8 +656,10 @@ static inline int blocked_in(pid_t tid, long nr)
 		close(fd);
 		if (n > 0) {
 			text[n] = 0;
-			if (text[0] != 'r' && atol(text) == nr)
+			if (text[0] != 'r' && atol(text) == nr) {
+				usleep(20000); /* on its way into the kernel it looks the same */
 				return 1;
+			}
 		}
 		usleep(300);
 	}

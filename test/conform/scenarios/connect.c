@@ -614,9 +614,10 @@ SCENARIO(sendto_address, ALL, "sendto with an address on a connected and on a fr
 {
 	struct conn k = conn();
 	struct addr other = closed_port();
-	R(sendto(k.c, "abc", 3, 0, &other.sa, other.len));
-	take("accepted", k.s, 0);
 	char b[4] = "";
+	if (R(sendto(k.c, "abc", 3, 0, &other.sa, other.len)) < 0)
+		send(k.c, "abc", 3, 0);
+	take("accepted", k.s, 0);
 	R(recv(k.s, b, 3, MSG_WAITALL));
 	R(sendto(tcp(), "abc", 3, MSG_NOSIGNAL, &k.a.sa, k.a.len));
 }
