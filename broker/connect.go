@@ -328,22 +328,30 @@ func (d *dialState) copyIfShown() int {
 	return fd
 }
 
+// roomyBuffer is an SO_SNDBUF that is writable with two fillers in it: twice
+// that many bytes are four times what they cost (unix(7), SO_SNDBUF).
+const roomyBuffer = 8 << 10
+
 // open makes the connection the program's. fd is a copy of its descriptor, or
 // -1. sock.mu is held.
 func (d *dialState) open(t transport, fd int) error {
 	sock := d.sock
 	if d.docked() {
-		// Either of these two makes it writable, an edge to epoll each: they
-		// are so close to each other that the program sees one.
-		if fd >= 0 {
-			_ = addfd.SetSendBuffer(fd, d.sndbuf)
+		// One step makes it writable, for epoll's one edge: the larger buffer
+		// when two fillers are left, else the last filler but one.
+		left := 1
+		if fd >= 0 && d.sndbuf >= roomyBuffer {
+			left = 2
 		}
-		if err := d.relay.drain(d.fillers - 1); err != nil {
+		if err := d.relay.drain(d.fillers-left, left); err != nil {
 			return err
 		}
 		d.relay.attach(sock)
-		if fd < 0 {
+		switch {
+		case fd < 0:
 			d.restoreSendBuffer()
+		default:
+			_ = addfd.SetSendBuffer(fd, d.sndbuf) // it cannot fail: it was so before
 		}
 	} else {
 		end, err := sock.b.dock.Attach(d.copy)

@@ -281,7 +281,7 @@ func (l *listenState) acceptTCP() {
 	for {
 		c, err := l.tcp.Accept()
 		if err != nil {
-			if errors.Is(err, net.ErrClosed) {
+			if errors.Is(err, net.ErrClosed) || errors.Is(err, unix.EINVAL) { // or it listens no more
 				return
 			}
 			l.sock.sess.log.Warn("a TCP connection cannot be accepted", "error", err)

@@ -18,7 +18,7 @@ type portTable struct {
 	mu    sync.Mutex
 	used  map[connName]*ephemeral
 	ports map[nsPort]*portUse
-	next  map[portRange]uint16
+	next  map[portRange]int // offset to go on from
 }
 
 // connName is what must be unique of a connection.
@@ -56,18 +56,14 @@ func (t *portTable) take(ns uint64, local netip.Addr, remote netip.AddrPort, reu
 	defer t.mu.Unlock()
 	t.init()
 	size := int(r.hi) - int(r.lo) + 1
-	at, ok := t.next[r]
+	from, ok := t.next[r]
 	if !ok {
 		// Brokers of one host do not know of each other's ports.
-		at = r.lo + uint16(rand.IntN(size))
+		from = rand.IntN(size)
 	}
-	for range size {
-		key := nsPort{ns, at}
-		if at == r.hi {
-			at = r.lo
-		} else {
-			at++
-		}
+	for i := range size {
+		at := offset(from, i, size)
+		key := nsPort{ns, r.lo + uint16(at)}
 		use := t.ports[key]
 		if use != nil && use.held > 0 {
 			continue // somebody bound it
@@ -79,17 +75,29 @@ func (t *portTable) take(ns uint64, local netip.Addr, remote netip.AddrPort, reu
 				t.ports[key] = use
 			}
 			use.conns[e] = struct{}{}
-			t.next[r] = at
+			t.next[r] = at + 2
 			return e, 0
 		}
 	}
 	return nil, unix.EADDRNOTAVAIL
 }
 
+// offset is the i-th of a range's offsets to try, beginning near from: first
+// all even ones, then all odd ones. connect(2) does so too, and bind(2) to port
+// 0 the other way round, so that a port which a program was given, closed and
+// binds again is seldom taken meanwhile.
+func offset(from, i, size int) int {
+	even := (size + 1) / 2
+	if i < even {
+		return (from/2 + i) % even * 2
+	}
+	return (from/2+i)%(size/2)*2 + 1
+}
+
 // init is called with t.mu held.
 func (t *portTable) init() {
 	if t.used == nil {
-		t.used, t.ports, t.next = make(map[connName]*ephemeral), make(map[nsPort]*portUse), make(map[portRange]uint16)
+		t.used, t.ports, t.next = make(map[connName]*ephemeral), make(map[nsPort]*portUse), make(map[portRange]int)
 	}
 }
 

@@ -47,6 +47,21 @@ func TestPortTable(t *testing.T) {
 	}
 }
 
+func TestOffsets(t *testing.T) {
+	for size := 1; size < 9; size++ {
+		for from := range 2 * size {
+			seen := map[int]bool{}
+			for i := range size {
+				at := offset(from, i, size)
+				if at < 0 || at >= size || seen[at] || (at%2 == 0) != (i < (size+1)/2) {
+					t.Errorf("from %d of %d, try %d: %d", from, size, i, at)
+				}
+				seen[at] = true
+			}
+		}
+	}
+}
+
 func must(t *testing.T) func(*ephemeral, unix.Errno) *ephemeral {
 	return func(e *ephemeral, errno unix.Errno) *ephemeral {
 		t.Helper()

@@ -120,9 +120,9 @@ func (r *relay) trip(fd int) {
 	}
 }
 
-// drain reads n fillers; what the program managed to write among them is kept
-// for the peer.
-func (r *relay) drain(n int) error {
+// drain reads n fillers and leaves some; what the program managed to write among
+// them is kept for the peer.
+func (r *relay) drain(n, left int) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for n > 0 {
@@ -139,7 +139,7 @@ func (r *relay) drain(n int) error {
 			r.early = append(r.early, buf[:got]...)
 		}
 	}
-	r.armed++ // the last filler
+	r.armed += left
 	return nil
 }
 

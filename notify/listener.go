@@ -105,8 +105,16 @@ func (l *Listener) Serve(handle func(*Notification)) error {
 	fds := []unix.PollFd{{Fd: int32(l.fd), Events: unix.POLLIN}, {Fd: int32(l.wake), Events: unix.POLLIN}}
 	for {
 		fds[0].Revents, fds[1].Revents = 0, 0
-		if _, err := unix.Poll(fds, -1); err != nil && err != unix.EINTR {
+		wait := -1
+		if len(l.targets.order) > 0 {
+			wait = int(idleTargets.Milliseconds())
+		}
+		n, err := unix.Poll(fds, wait)
+		if err != nil && err != unix.EINTR {
 			return fmt.Errorf("poll listener: %w", err)
+		}
+		if n == 0 {
+			l.targets.dropAll()
 		}
 		if fds[1].Revents != 0 {
 			if !l.runPosted() {
@@ -121,12 +129,12 @@ func (l *Listener) Serve(handle func(*Notification)) error {
 		if fds[0].Revents&unix.POLLIN == 0 {
 			continue
 		}
-		n, err := l.receive()
+		call, err := l.receive()
 		if err != nil {
 			return err
 		}
-		if n != nil {
-			handle(n)
+		if call != nil {
+			handle(call)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -152,9 +153,15 @@ type Targets struct {
 	mu    sync.Mutex // guards what follows
 	byTID map[int]*Target
 	order []int // oldest first
+	used  bool  // since the timer was set
+	timer *time.Timer
 }
 
-const maxTargets = 64
+const (
+	maxTargets = 64
+	// idleTargets is how long after the last use they are kept at the most.
+	idleTargets = time.Second
+)
 
 // Use calls f with the task tid, which is f's to use but not to keep.
 func (c *Targets) Use(tid int, f func(*Target) error) error {
@@ -164,7 +171,24 @@ func (c *Targets) Use(tid int, f func(*Target) error) error {
 	if err != nil {
 		return err
 	}
+	c.used = true
+	if c.timer == nil {
+		c.timer = time.AfterFunc(idleTargets, c.tick)
+	}
 	return f(t)
+}
+
+// tick forgets all when none was used since it last came.
+func (c *Targets) tick() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.used {
+		c.used = false
+		c.timer.Reset(idleTargets)
+		return
+	}
+	c.timer = nil
+	c.dropAll()
 }
 
 func (c *Targets) get(tid int) (*Target, error) {
@@ -215,6 +239,13 @@ func (c *Targets) drop(tid int) {
 func (c *Targets) Close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	c.dropAll()
+}
+
+func (c *Targets) dropAll() {
 	for len(c.order) > 0 {
 		c.drop(c.order[0])
 	}
