@@ -19,9 +19,11 @@
 // every operation can be joined or repeated.
 //
 //	session.go   a session's life; which handler a call has
-//	socket.go    the Socket, its copies and its end
-//	connect.go   connect: naming, dialling, docking
-//	bind.go      bind, ports, getsockname, getpeername
+//	door.go      how sessions come in
+//	socket.go    the Socket and its end; find.go its descriptor in the program
+//	connect.go   connect: docking, waiting; way.go where to, transport.go by what
+//	renew.go     a socket that is unconnected again
+//	bind.go      bind, getsockname, getpeername; hold.go and ports.go the ports
 //	listen.go    listen, what arrives at a port
 //	defer.go     TCP_DEFER_ACCEPT
 //	accept.go    accept
@@ -30,6 +32,7 @@
 //	ioctl.go     the rare ioctls
 //	relay.go     bytes between the program's socket and the connection
 //	tripwire.go  what is left unread so that a lost broker is an error
+//	ended.go     a socket between its connection's end and its closing
 //
 // What it never does: let a program do what the kernel would refuse it
 // (privileged ports, other network namespaces), look at the bytes, or serve as

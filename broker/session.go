@@ -32,7 +32,8 @@ type Session struct {
 
 	// stale finds the waiter a thread left behind when a signal took it out of
 	// its call: a thread has one call at a time. Used on the session's thread.
-	stale map[int]*waiter
+	stale     map[int]*waiter
+	staleMost int // how many are kept before the answered ones are dropped
 	// again is that the call being handled is one that a signal interrupted.
 	// Used on the session's thread.
 	again bool
@@ -170,8 +171,19 @@ func (c *copyFd) close() {
 	}
 }
 
-// park leaves w to be answered later.
-func (s *Session) park(w *waiter) { s.stale[w.req.TID()] = w }
+// park leaves w to be answered later. Threads that ended, or call nothing any
+// more, are forgotten when there are many.
+func (s *Session) park(w *waiter) {
+	if len(s.stale) >= s.staleMost {
+		for tid, old := range s.stale {
+			if old.answered.Load() {
+				delete(s.stale, tid)
+			}
+		}
+		s.staleMost = 2*len(s.stale) + 64
+	}
+	s.stale[w.req.TID()] = w
+}
 
 func (s *Session) carryOn(r Request) { s.answered(r, r.Continue()) }
 
