@@ -9,6 +9,7 @@ import (
 
 // Of <linux/sockios.h> and <linux/if.h>.
 const (
+	siocOutQ       = 0x5411
 	siocGIfAddr    = 0x8915
 	siocGIfDstAddr = 0x8917
 	siocGIfBrdAddr = 0x8919
@@ -25,7 +26,7 @@ func (s *Session) ioctl(r Request, sock *Socket, _ *copyFd) {
 	switch r.Int(1) {
 	case siocGIfAddr, siocGIfDstAddr, siocGIfBrdAddr, siocGIfNetmask:
 		s.result(r, s.interfaceIoctl(r, sock))
-	case siocOutQNSD:
+	case siocOutQ, siocOutQNSD:
 		s.unsent(r, sock)
 	default:
 		s.carryOn(r)
@@ -61,7 +62,9 @@ func (s *Session) interfaceIoctl(r Request, sock *Socket) unix.Errno {
 	return 0
 }
 
-// unsent answers SIOCOUTQNSD (tcp(7)): what the program wrote and nobody took.
+// unsent answers SIOCOUTQ and SIOCOUTQNSD (tcp(7)): what the program wrote and
+// nobody took. What is on its way counts no more, since it is delivered even if
+// the program ends.
 func (s *Session) unsent(r Request, sock *Socket) {
 	sock.mu.Lock()
 	state, relay := sock.state, sock.relay
