@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"unsafe"
 
+	"github.com/poemq/poemq/notify"
 	"golang.org/x/sys/unix"
 )
 
@@ -56,7 +57,7 @@ func (s *Session) interfaceIoctl(r Request, sock *Socket) unix.Errno {
 	if e != 0 {
 		return e
 	}
-	if r.Write(r.Ptr(2), part) != nil {
+	if r.Write(notify.Piece{Addr: r.Ptr(2), Data: part}) != nil {
 		return unix.EFAULT
 	}
 	return 0
@@ -79,7 +80,7 @@ func (s *Session) unsent(r Request, sock *Socket) {
 	}
 	var b [4]byte
 	binary.NativeEndian.PutUint32(b[:], uint32(n))
-	if r.Write(r.Ptr(2), b[:]) != nil {
+	if r.Write(notify.Piece{Addr: r.Ptr(2), Data: b[:]}) != nil {
 		s.fail(r, unix.EFAULT)
 		return
 	}
