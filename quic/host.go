@@ -37,6 +37,9 @@ type Config struct {
 	// PoolIdle is how long a dialed connection without streams is kept;
 	// default 60 s.
 	PoolIdle time.Duration
+	// UDPPort is the one UDP port that everything is served on; 0 serves each
+	// TCP port on the UDP port of its number.
+	UDPPort uint16
 	// MaxConnections is how many connections to one peer share the streams;
 	// default 4.
 	MaxConnections int
@@ -74,6 +77,8 @@ type Host struct {
 	pool   map[poolKey][]*link
 	links  map[*link]struct{} // all client connections, those out of the pool too
 	ports  map[portKey][]*port
+
+	sharing sync.Mutex // orders the making of shared ports
 
 	bufferOnce sync.Once
 }

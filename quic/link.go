@@ -54,7 +54,7 @@ func (l *link) handshake(ctx context.Context) {
 		l.end(tr)
 		return
 	}
-	// The peer's QUIC on that port stands for its listening socket.
+	// The peer's QUIC on a port of its own stands for its listening socket.
 	c.answers(0, true)
 	c.heard = l.sock.heard
 	c.onDrain = l.leavePool
