@@ -14,10 +14,11 @@ import (
 // renew makes old, which r is about, a socket without a connection again, with
 // pending as its SO_ERROR. An AF_UNIX socket that was connected or listened
 // cannot be that, so the program's descriptor gets another file, and that a
-// Socket with what stays: options, and the port that the program asked for.
-// Duplicates and epoll registrations keep the old one, which is why this is for
-// connect(2) with AF_UNSPEC and for trying again after a failure, where the
-// alternative is an error. It reports false when that was not possible.
+// Socket with what stays: options, and the port that the program asked for. So
+// do the descriptor's duplicates in the process, and epoll registrations. Other
+// processes keep the old file, which is why this is for connect(2) with
+// AF_UNSPEC and for trying again after a failure, where the alternative is an
+// error. It reports false when that was not possible.
 func (s *Session) renew(r Request, old *Socket, pending unix.Errno) bool {
 	n := r.Int(0)
 	// While the old file is open, nobody takes this for the program's close.
@@ -46,11 +47,16 @@ func (s *Session) renew(r Request, old *Socket, pending unix.Errno) bool {
 	}
 	sock.seenAt(r.TID(), n)
 	s.b.add(sock)
-	if err := r.Replace(fd, n, closesOnExec(r.TID(), n)); err != nil {
+	if err := s.replace(r, n, was, fd); err != nil {
 		s.b.remove(sock)
 		unix.Close(fd)
 		s.answered(r, err)
 		return false
+	}
+	for dup := range old.numbersIn(strconv.Itoa(r.TID())) {
+		if err := s.replace(r, dup, was, fd); err != nil {
+			s.log.Warn("a duplicate of a socket stays unconnected", "descriptor", dup, "error", opError("connect", sock, err))
+		}
 	}
 	s.b.moveName(old, sock)
 	old.mu.Lock()
@@ -68,6 +74,18 @@ func (s *Session) renew(r Request, old *Socket, pending unix.Errno) bool {
 		s.b.young.add(s.b, sock, fd)
 	}
 	return true
+}
+
+// replace puts the file to in place of the program's descriptor n, which is the
+// file from, and has epoll tell of it.
+func (s *Session) replace(r Request, n, from, to int) error {
+	if err := r.Replace(to, n, closesOnExec(r.TID(), n)); err != nil {
+		return err
+	}
+	if err := r.MoveRegistrations(n, from, to); err != nil {
+		s.log.Warn("epoll may not tell of a socket any more", "descriptor", n, "error", err)
+	}
+	return nil
 }
 
 // moveName gives to the port that the program asked for from has; one that the

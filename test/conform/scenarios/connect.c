@@ -658,3 +658,47 @@ SCENARIO(never_accepted, ALL, "a connection nobody accepts takes data; it is the
 	int s = FD(accept(l, NULL, NULL));
 	take("accepted", s, 30000);
 }
+
+SCENARIO(again_epoll, ALL, "epoll tells of a socket that was refused and tries again")
+{
+	struct addr a, closed = closed_port();
+	int l = server(&a), c = tcp(), d = dup(c), ep = epoll_create1(0);
+	struct epoll_event ev = {.events = EPOLLOUT | EPOLLET, .data.u64 = 0x123456789a};
+	(void)l;
+	nonblock(c, 1);
+	R(connect(c, &closed.sa, closed.len));
+	R(epoll_ctl(ep, EPOLL_CTL_ADD, c, &ev));
+	ev.data.u64 = 5;
+	R(epoll_ctl(ep, EPOLL_CTL_ADD, d, &ev));
+	wait_bits("client", c, POLLERR | POLLHUP);
+	R(connect(c, &a.sa, a.len));
+	R(connect(c, &a.sa, a.len));
+	wait_bits("client", c, POLLOUT);
+	for (uint64_t told = 0; told != 0x123456789f;)
+		if (R(epoll_wait(ep, &ev, 1, WAIT_MS)) == 1)
+			told += ev.data.u64;
+		else
+			break;
+	say("events %s", bits_text(ev.events));
+	R(epoll_wait(ep, &ev, 1, 0));
+	ev.events = EPOLLOUT;
+	R(epoll_ctl(ep, EPOLL_CTL_MOD, c, &ev));
+	R(epoll_wait(ep, &ev, 1, WAIT_MS));
+	R(epoll_ctl(ep, EPOLL_CTL_DEL, c, NULL));
+}
+
+SCENARIO(again_dup, ALL, "a duplicate has the connection of a socket that was refused before")
+{
+	struct addr a, closed = closed_port();
+	int l = server(&a), c = tcp(), d = fcntl(c, F_DUPFD_CLOEXEC, 0);
+	R(connect(c, &closed.sa, closed.len));
+	R(connect(c, &a.sa, a.len));
+	int s = FD(accept(l, NULL, NULL));
+	OK(close(c));
+	show_names("duplicate", d);
+	R(fcntl(d, F_GETFD));
+	OK(send_all(d, 1000, 0));
+	take("accepted", s, 1000);
+	OK(close(d));
+	wait_bits("accepted", s, POLLIN | POLLRDHUP);
+}
