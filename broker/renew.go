@@ -32,31 +32,15 @@ func (s *Session) renew(r Request, old *Socket, pending unix.Errno) bool {
 		s.log.Error("a socket cannot be made", "error", err)
 		return false
 	}
-	old.mu.Lock()
-	sock := &Socket{
-		b: s.b, sess: s, cookie: cookie, ino: inode(fd), domain: old.domain, proto: old.proto, created: time.Now(),
-		ns: old.ns, opts: old.opts, soError: pending,
-	}
+	sock := old.successor(fd, cookie)
+	sock.soError = pending
 	// The kernel lets go of the address and goes on to tell the port.
-	sock.local = netip.AddrPortFrom(unspecified(old.domain), old.local.Port())
-	old.mu.Unlock()
-	for _, o := range sock.opts {
-		if o.onPair() {
-			rawSetsockopt(fd, o.level, o.name, o.value)
-		}
-	}
-	sock.seenAt(r.TID(), n)
-	s.b.add(sock)
-	if err := s.replace(r, n, was, fd); err != nil {
-		s.b.remove(sock)
+	sock.local = netip.AddrPortFrom(unspecified(old.domain), sock.local.Port())
+	sock.setOnPair(fd)
+	if err := s.exchange(r, old, sock, was, fd); err != nil {
 		unix.Close(fd)
 		s.answered(r, err)
 		return false
-	}
-	for dup := range old.numbersIn(strconv.Itoa(r.TID())) {
-		if err := s.replace(r, dup, was, fd); err != nil {
-			s.log.Warn("a duplicate of a socket stays unconnected", "descriptor", dup, "error", opError("connect", sock, err))
-		}
 	}
 	s.b.moveName(old, sock)
 	old.mu.Lock()
@@ -74,6 +58,47 @@ func (s *Session) renew(r Request, old *Socket, pending unix.Errno) bool {
 		s.b.young.add(s.b, sock, fd)
 	}
 	return true
+}
+
+// successor is what takes s's place in the program, of which fd is a copy.
+func (s *Socket) successor(fd int, cookie uint64) *Socket {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return &Socket{
+		b: s.b, sess: s.sess, cookie: cookie, ino: inode(fd), domain: s.domain, proto: s.proto, created: time.Now(),
+		ns: s.ns, opts: s.opts, local: s.local,
+	}
+}
+
+// setOnPair sets on fd what the program set of options that act on its own
+// socket.
+func (s *Socket) setOnPair(fd int) {
+	s.mu.Lock()
+	opts := s.opts
+	s.mu.Unlock()
+	for _, o := range opts {
+		if o.onPair() {
+			rawSetsockopt(fd, o.level, o.name, o.value)
+		}
+	}
+}
+
+// exchange puts sock, of which to is a copy, in place of old, of which from is
+// one, at the descriptor that r is about and at its duplicates.
+func (s *Session) exchange(r Request, old, sock *Socket, from, to int) error {
+	n := r.Int(0)
+	sock.seenAt(r.TID(), n)
+	s.b.add(sock)
+	if err := s.replace(r, n, from, to); err != nil {
+		s.b.remove(sock)
+		return err
+	}
+	for dup := range old.numbersIn(strconv.Itoa(r.TID())) {
+		if err := s.replace(r, dup, from, to); err != nil {
+			s.log.Warn("a duplicate of a socket stays what it was", "descriptor", dup, "error", opError("replace", sock, err))
+		}
+	}
+	return nil
 }
 
 // replace puts the file to in place of the program's descriptor n, which is the

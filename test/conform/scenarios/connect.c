@@ -702,3 +702,44 @@ SCENARIO(again_dup, ALL, "a duplicate has the connection of a socket that was re
 	OK(close(d));
 	wait_bits("accepted", s, POLLIN | POLLRDHUP);
 }
+
+SCENARIO(refused_getpeername, ALL, "refused, non-blocking: getpeername, then the errno by read, by write")
+{
+	struct addr a, closed = closed_port();
+	char b[1] = "";
+	int l = server(&a);
+	for (int w = 0; w < 2; w++) {
+		int c = tcp(), d = dup(c);
+		nonblock(c, 1);
+		R(connect(c, &closed.sa, closed.len));
+		wait_bits("client", c, POLLERR | POLLHUP);
+		show_names("client", c);
+		if (w)
+			say("send %s", send(d, b, 1, MSG_NOSIGNAL) < 0 ? strerrorname_np(errno) : "worked");
+		else
+			say("read %s", read(d, b, 1) < 0 ? strerrorname_np(errno) : "worked");
+		show_error("client", c);
+		R(fcntl(c, F_GETFL));
+		R(connect(c, &a.sa, a.len));
+		R(connect(c, &a.sa, a.len));
+		wait_bits("client", d, POLLOUT);
+		int s = FD(accept(l, NULL, NULL));
+		OK(send_all(d, 1000, 0));
+		take("accepted", s, 1000);
+	}
+}
+
+SCENARIO(refused_getpeername_bound, ALL, "refused, asked for, and closed: the port is free")
+{
+	struct addr a = loop(0), closed = closed_port();
+	int c = tcp();
+	OK(bind(c, &a.sa, a.len));
+	a = local_of(c);
+	nonblock(c, 1);
+	R(connect(c, &closed.sa, closed.len));
+	wait_bits("client", c, POLLERR | POLLHUP);
+	show_names("client", c);
+	show_error("client", c);
+	OK(close(c));
+	R(server_at(&a, 1) >= 0);
+}
