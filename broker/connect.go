@@ -54,7 +54,7 @@ func (s *Session) connect(r Request, sock *Socket, c *copyFd) {
 	blocking := !addfd.Nonblocking(c.fd)
 
 	sock.mu.Lock()
-	state, told, soErr := sock.state, sock.told, sock.soError
+	state, told := sock.state, sock.told
 	lost := state == failed && sock.remote.IsValid() // which was a connection
 	if state == connected && !unspec {
 		sock.told = true
@@ -76,6 +76,7 @@ func (s *Session) connect(r Request, sock *Socket, c *copyFd) {
 		sock.dropStale()
 		s.fail(r, unix.EALREADY)
 	case state == failed:
+		soErr := sock.takeError(c.fd)
 		if soErr == 0 {
 			soErr = unix.ECONNABORTED
 		}
@@ -403,13 +404,8 @@ func (d *dialState) fail(errno unix.Errno) (again bool) {
 	d.port.release()
 	sock.port = nil
 	sock.remote = netip.AddrPort{}
-	if sock.hold != nil {
-		sock.local = sock.hold.local
-	} else {
-		// The port is free again, but still told (inet_reset_saddr in the kernel).
-		sock.local = netip.AddrPortFrom(netip.IPv6Unspecified(), d.port.port)
-	}
 	if !d.docked() {
+		d.unname()
 		if sock.hold != nil {
 			sock.become(bound)
 		} else {
@@ -427,6 +423,16 @@ func (d *dialState) fail(errno unix.Errno) (again bool) {
 	d.relay.discard()
 	go sock.watchLost()
 	return false
+}
+
+// unname is what the kernel's disconnecting leaves of the name. sock.mu is held.
+func (d *dialState) unname() {
+	if d.sock.hold != nil {
+		d.sock.local = d.sock.hold.local
+		return
+	}
+	// The port is free again, but still told (inet_reset_saddr in the kernel).
+	d.sock.local = netip.AddrPortFrom(netip.IPv6Unspecified(), d.port.port)
 }
 
 // watchCopy looks after a socket whose attempt failed, and closes fd.
