@@ -24,6 +24,7 @@ type conn struct {
 	h             *Host
 	qc            *quicgo.Conn
 	local, remote netip.AddrPort
+	ident         connIdentity // of the peer
 	// onIdle is called, with mu held, when the last stream is over or the
 	// connection is new; onDrain once, without, when it takes no more streams.
 	onIdle  func()

@@ -25,6 +25,12 @@ type Peer struct {
 	UID    uint32         // of the program
 	Local  netip.Addr     // bound address; zero: the kernel chooses
 	Remote netip.AddrPort // UDP address of the peer
+	// Expect says who the peer has to be, by its certificate: a DNS name, an
+	// IP address or a SPIFFE ID ("spiffe://…"), which need Config.PKI; or by
+	// its key alone: "sha256:BASE64", or "pin": the one first seen at Remote.
+	// "" with a PKI: the certificate has to have Remote's IP address; without
+	// one it is "pin".
+	Expect string
 }
 
 // poolKey is Peer in comparable form.
@@ -33,6 +39,7 @@ type poolKey struct {
 	uid    uint32
 	local  netip.Addr
 	remote netip.AddrPort
+	expect string
 }
 
 // link is a client's connection with the socket under it, from before the
@@ -72,6 +79,9 @@ func (h *Host) Dial(ctx context.Context, p Peer, clientPort uint16, onAnswer fun
 	} else if p.Remote.Port() == 0 { // UDP has no such port; TCP is refused
 		return nil, dialError("socket", p, unix.ECONNREFUSED)
 	}
+	if _, err := h.expect(p); err != nil {
+		return nil, dialError("handshake", p, err)
+	}
 	if onAnswer == nil {
 		onAnswer = func() {}
 	}
@@ -81,6 +91,7 @@ func (h *Host) Dial(ctx context.Context, p Peer, clientPort uint16, onAnswer fun
 		if err == nil {
 			return st, nil
 		}
+		err = h.refusedByPeer(p, err)
 		// The connection went away before the answer: nothing of the
 		// program's was sent on it, so another one may try.
 		if try == 0 && !fresh && ctx.Err() == nil && connGone(err) {
@@ -120,7 +131,7 @@ func (h *Host) dialOnce(ctx context.Context, p Peer, clientPort uint16, onAnswer
 // link finds the pooled connection or begins a new one, whose handshake then
 // runs by itself.
 func (h *Host) link(p Peer) (l *link, fresh bool, err error) {
-	key := poolKey{p.NS.ID(), p.UID, p.Local, p.Remote}
+	key := poolKey{p.NS.ID(), p.UID, p.Local, p.Remote, p.Expect}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
@@ -182,15 +193,16 @@ func (l *link) handshake(ctx context.Context) {
 		l.startIdle() // the one who dialed may have given up
 	}
 	c.mu.Unlock()
+	l.h.verifyLate(c, l)
 	close(l.ready)
 }
 
 func (l *link) connect(ctx context.Context, tr *quicgo.Transport) (*conn, error) {
-	qc, err := tr.Dial(ctx, net.UDPAddrFromAddrPort(l.peer.Remote), l.h.clientTLS(l.peer.Remote), l.h.quicConfig(true))
+	qc, err := tr.Dial(ctx, net.UDPAddrFromAddrPort(l.peer.Remote), l.h.clientTLS(l.peer), l.h.quicConfig(true))
 	if err != nil {
 		return nil, err
 	}
-	if err := l.h.confirmPin(l.peer.Remote, qc.ConnectionState().TLS); err != nil {
+	if err := l.h.confirmPin(l.peer, qc.ConnectionState().TLS); err != nil {
 		qc.CloseWithError(connProto, "identity")
 		return nil, err
 	}

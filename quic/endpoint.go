@@ -189,12 +189,8 @@ func (p *port) listening() *Endpoint {
 func (p *port) closeListening() {
 	p.mu.Lock()
 	p.ep = nil
-	conns := make([]*conn, 0, len(p.conns))
-	for c := range p.conns {
-		conns = append(conns, c)
-	}
 	p.mu.Unlock()
-	for _, c := range conns {
+	for _, c := range p.connections() {
 		c.goAway()
 	}
 	p.maybeEnd()
@@ -259,6 +255,7 @@ func (p *port) admitConn(qc *quicgo.Conn) {
 		p.mu.Unlock()
 		p.maybeEnd()
 	})
+	p.h.verifyLate(c, nil)
 	p.h.wg.Go(func() { p.acceptStreams(c) })
 }
 
@@ -311,6 +308,10 @@ func (p *port) receive(c *conn, s *quicgo.Stream) {
 	in.st.remote = netip.AddrPortFrom(c.remote.Addr(), h.ClientPort)
 	e := p.listening()
 	if e == nil || h.ServerPort != 0 && h.ServerPort != p.addr.Port() {
+		in.Refuse(unix.ECONNREFUSED)
+		return
+	}
+	if !p.h.authorize(in) {
 		in.Refuse(unix.ECONNREFUSED)
 		return
 	}
