@@ -197,16 +197,21 @@ var certificateAlerts = map[tls.AlertError]struct{ why, toDo string }{
 	alertCertificateRequired:    {"certificate required", "the peer belongs to a fleet with a CA: configure certificate, key and CA here, too"},
 }
 
-// refusedByPeer looks for the alert by which a peer refuses our certificate.
+// refusedByPeer looks for the alert by which a peer refuses our certificate, and
+// for ours by which TLS refuses a certificate that was only copied.
 // TLS 1.3 sends it when our handshake is complete already, so that it ends the
 // connection in place of the answer to the first stream.
 func (h *Host) refusedByPeer(p Peer, err error) error {
 	te, ok := errors.AsType[*quicgo.TransportError](err)
-	if !ok || !te.Remote || !te.ErrorCode.IsCryptoError() {
+	if !ok || !te.ErrorCode.IsCryptoError() {
 		return err
 	}
-	alert, ok := certificateAlerts[tls.AlertError(te.ErrorCode-0x100)]
-	if !ok {
+	code := tls.AlertError(te.ErrorCode - 0x100)
+	alert, ok := certificateAlerts[code]
+	switch {
+	case !te.Remote && code == alertDecryptError:
+		return dialError("handshake", p, fmt.Errorf("%w: the peer did not prove that it has the key of its certificate: %w", ErrIdentity, te))
+	case !te.Remote || !ok:
 		return err
 	}
 	e := &IdentityError{

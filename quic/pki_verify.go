@@ -19,6 +19,7 @@ const (
 	alertCertificateUnknown     tls.AlertError = 46
 	alertUnknownCA              tls.AlertError = 48
 	alertAccessDenied           tls.AlertError = 49
+	alertDecryptError           tls.AlertError = 51 // a signature does not verify
 	alertCertificateRequired    tls.AlertError = 116
 )
 
