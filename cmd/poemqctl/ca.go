@@ -35,13 +35,13 @@ func caCommand(asJSON *bool) *cobra.Command {
 	root.PersistentFlags().StringVar(&o.dir, "dir", envOr("POEMQ_CA_DIR", "/etc/poemq/ca"), "the CA's directory (env POEMQ_CA_DIR)")
 	initialize := &cobra.Command{
 		Use: "init", Short: "Make a CA", Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { return o.init(os.Stdout) },
+		RunE: func(c *cobra.Command, _ []string) error { return o.init(c.OutOrStdout()) },
 	}
 	initialize.Flags().StringVar(&o.name, "name", "poemq fleet CA", "common name of the CA")
 	initialize.Flags().IntVar(&o.days, "days", 0, fmt.Sprintf("how long the CA is valid; 0 is %d", ca.CADays))
 	issue := &cobra.Command{
 		Use: "issue HOST...", Short: "Issue a certificate for a host, with all names given", Args: cobra.MinimumNArgs(1),
-		RunE: func(_ *cobra.Command, hosts []string) error { return o.issue(os.Stdout, hosts) },
+		RunE: func(c *cobra.Command, hosts []string) error { return o.issue(c.OutOrStdout(), hosts) },
 	}
 	issue.Flags().StringArrayVar(&o.ips, "ip", nil, "an address that peers dial the host by; repeatable")
 	issue.Flags().StringVar(&o.spiffe, "spiffe", "", "a SPIFFE ID, spiffe://TRUST-DOMAIN/PATH")
@@ -50,17 +50,17 @@ func caCommand(asJSON *bool) *cobra.Command {
 	issue.Flags().BoolVar(&o.force, "force", false, "replace these files if they are there")
 	revoke := &cobra.Command{
 		Use: "revoke CERT|SERIAL", Short: "Revoke a certificate and sign a new CRL", Args: cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error { return o.revoke(os.Stdout, args[0]) },
+		RunE: func(c *cobra.Command, args []string) error { return o.revoke(c.OutOrStdout(), args[0]) },
 	}
 	revoke.Flags().IntVar(&o.days, "days", 0, fmt.Sprintf("how long the CRL is valid; 0 is %d", ca.CRLDays))
 	crl := &cobra.Command{
 		Use: "crl", Short: "Sign a new CRL", Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { return o.crl(os.Stdout) },
+		RunE: func(c *cobra.Command, _ []string) error { return o.crl(c.OutOrStdout()) },
 	}
 	crl.Flags().IntVar(&o.days, "days", 0, fmt.Sprintf("how long the CRL is valid; 0 is %d", ca.CRLDays))
 	list := &cobra.Command{
 		Use: "list", Short: "List the certificates issued", Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { return o.list(os.Stdout, *asJSON) },
+		RunE: func(c *cobra.Command, _ []string) error { return o.list(c.OutOrStdout(), *asJSON) },
 	}
 	root.AddCommand(initialize, issue, revoke, crl, list)
 	return root
