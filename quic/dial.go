@@ -169,7 +169,7 @@ func (l *link) handshake(ctx context.Context) {
 	c, err := l.connect(ctx, tr)
 	if err != nil {
 		if errors.Is(err, ErrIdentity) {
-			l.h.log.Error("peer refused", "err", err)
+			l.h.servers.note(time.Now(), l.peer.Remote, "peer refused", err)
 		}
 		l.err = err
 		l.leavePool()

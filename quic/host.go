@@ -71,10 +71,11 @@ type Host struct {
 	ctx    context.Context // ends with Close
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup // every goroutine of the host
-	// refusals and denials keep peers from filling the log: by identity, and
-	// by Config.Authorize.
-	refusals, denials refusals
-	forgetPKI         func() // no more calls of reloaded
+	// These keep peers from filling the log: clients that are not who they
+	// have to be, streams refused by Config.Authorize, servers that are not
+	// who they have to be or refuse us.
+	clients, streams, servers refusals
+	forgetPKI                 func() // no more calls of reloaded
 
 	mu     sync.Mutex // guards what follows
 	closed bool
@@ -124,7 +125,8 @@ func NewHost(cfg Config) (*Host, error) {
 		pool: map[poolKey]*link{}, links: map[*link]struct{}{}, ports: map[portKey][]*port{},
 	}
 	h.ctx, h.cancel = context.WithCancelCause(context.Background())
-	h.refusals.log, h.denials.log, h.forgetPKI = h.log, h.log, func() {}
+	h.clients.log, h.streams.log, h.servers.log, h.servers.servers = h.log, h.log, h.log, true
+	h.forgetPKI = func() {}
 	if cfg.PKI != nil {
 		h.forgetPKI = cfg.PKI.OnReload(h.reloaded)
 		for _, w := range cfg.PKI.Warnings() {

@@ -302,6 +302,13 @@ func TestRefusals(t *testing.T) {
 	if n := len(b.lines("")); n != 3 {
 		t.Errorf("%d lines, want 3", n)
 	}
+	servers := refusals{log: slog.New(slog.NewTextHandler(&b, nil)), servers: true}
+	for _, s := range []string{"192.0.2.9:1", "192.0.2.9:2", "192.0.2.9:1"} {
+		servers.note(now, addrPort(s), "refused", errors.New("why"))
+	}
+	if n := len(b.lines("peer=192.0.2.9:")); n != 2 {
+		t.Errorf("%d lines for two servers of one address", n)
+	}
 	a := netip.MustParseAddr("2001:db8::")
 	for range 3 * maxRefusals {
 		a = a.Next()

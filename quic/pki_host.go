@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,7 +30,7 @@ func (h *Host) requireClients(c *tls.Config) {
 		mine.VerifyConnection = func(cs tls.ConnectionState) error {
 			err := h.cfg.PKI.verifyClient(peer, cs)
 			if err != nil {
-				h.refusals.note(time.Now(), peer, "client refused", err)
+				h.clients.note(time.Now(), peer, "client refused", err)
 			}
 			return err
 		}
@@ -118,7 +117,7 @@ func (h *Host) authorize(in *Incoming) bool {
 		err = h.cfg.Authorize(c.identity(), in.LocalAddr())
 	}
 	if err != nil {
-		h.denials.note(time.Now(), in.RemoteAddr(), "stream refused", err)
+		h.streams.note(time.Now(), in.RemoteAddr(), "stream refused", err)
 	}
 	return err == nil
 }
@@ -210,7 +209,9 @@ func (h *Host) refusedByPeer(p Peer, err error) error {
 	alert, ok := certificateAlerts[code]
 	switch {
 	case !te.Remote && code == alertDecryptError:
-		return dialError("handshake", p, fmt.Errorf("%w: the peer did not prove that it has the key of its certificate: %w", ErrIdentity, te))
+		err = fmt.Errorf("%w: the peer did not prove that it has the key of its certificate: %w", ErrIdentity, te)
+		h.servers.note(time.Now(), p.Remote, "peer refused", err)
+		return dialError("handshake", p, err)
 	case !te.Remote || !ok:
 		return err
 	}
@@ -221,6 +222,6 @@ func (h *Host) refusedByPeer(p Peer, err error) error {
 	if h.cfg.PKI != nil {
 		e.Shown = describe(h.cfg.PKI.ownCert().Leaf)
 	}
-	h.refusals.note(time.Now(), netip.AddrPortFrom(p.Remote.Addr(), p.Remote.Port()), "peer refuses us", e)
+	h.servers.note(time.Now(), p.Remote, "peer refuses us", e)
 	return &DialError{Op: "handshake", Peer: p, Errno: unix.ECONNREFUSED, Err: e}
 }

@@ -7,20 +7,21 @@ import (
 	"time"
 )
 
-// refusalEvery is how often one peer address gets a line in the log.
+// refusalEvery is how often one peer gets a line in the log.
 const refusalEvery = time.Minute
 
-// maxRefusals bounds the addresses remembered. More within a minute share one
-// line.
+// maxRefusals bounds the peers remembered. More within a minute share one line.
 const maxRefusals = 1024
 
-// refusals logs what was refused, at most one line a minute for each peer
-// address, whatever a peer does.
+// refusals logs what was refused, at most one line a minute for each peer,
+// whatever it does. A client is its address, whichever port it comes from; a
+// server is address and port.
 type refusals struct {
-	log *slog.Logger
+	log     *slog.Logger
+	servers bool // the peers are servers
 
 	mu   sync.Mutex // guards what follows
-	said map[netip.Addr]*refusal
+	said map[netip.AddrPort]*refusal
 }
 
 type refusal struct {
@@ -30,29 +31,32 @@ type refusal struct {
 
 // note logs that peer was refused, or counts it. now is the time.
 func (r *refusals) note(now time.Time, peer netip.AddrPort, msg string, err error) {
-	times := r.due(now, peer.Addr())
-	if times > 0 {
+	who := peer
+	if !r.servers {
+		who = netip.AddrPortFrom(peer.Addr(), 0)
+	}
+	if times := r.due(now, who); times > 0 {
 		r.log.Warn(msg, "peer", peer, "err", err, "times", times)
 	}
 }
 
 // due is how many refusals the line that is due now stands for; 0: none is.
-func (r *refusals) due(now time.Time, addr netip.Addr) int {
+func (r *refusals) due(now time.Time, who netip.AddrPort) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	e := r.said[addr]
+	e := r.said[who]
 	if e == nil && len(r.said) >= maxRefusals {
 		r.forget(now)
 		if len(r.said) >= maxRefusals {
-			addr = netip.Addr{}
-			e = r.said[addr]
+			who = netip.AddrPort{}
+			e = r.said[who]
 		}
 	}
 	if e == nil {
 		if r.said == nil {
-			r.said = map[netip.Addr]*refusal{}
+			r.said = map[netip.AddrPort]*refusal{}
 		}
-		r.said[addr] = &refusal{last: now}
+		r.said[who] = &refusal{last: now}
 		return 1
 	}
 	e.more++
@@ -64,11 +68,11 @@ func (r *refusals) due(now time.Time, addr netip.Addr) int {
 	return times
 }
 
-// forget drops addresses whose minute is over. mu is held.
+// forget drops peers whose minute is over. mu is held.
 func (r *refusals) forget(now time.Time) {
-	for addr, e := range r.said {
+	for who, e := range r.said {
 		if now.Sub(e.last) >= refusalEvery {
-			delete(r.said, addr)
+			delete(r.said, who)
 		}
 	}
 }
