@@ -98,10 +98,14 @@ func stop(t *time.Timer) {
 	}
 }
 
-// retain counts a new stream. It fails with errDraining.
+// retain counts a new stream. It fails with errDraining, or, when the connection
+// has ended, with what ended it: that may be the peer's refusal of us.
 func (c *conn) retain() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if ctx := c.qc.Context(); ctx.Err() != nil {
+		return streamError(context.Cause(ctx))
+	}
 	if c.draining {
 		return errDraining
 	}

@@ -214,6 +214,26 @@ func TestConcurrentDialsRefused(t *testing.T) {
 	wg.Wait()
 }
 
+// TestRefusedBeforeOpen: the refusal comes between the end of the handshake and
+// the stream. It must not look like a lost connection, after which a program
+// goes on over TCP.
+func TestRefusedBeforeOpen(t *testing.T) {
+	e, _ := listen(t, fleetHost(t, member(t, newCA(t, "root", "", nil, nil)), nil), "127.0.0.1:0", ListenOptions{})
+	client := testHost(t, nil)
+	p := Peer{Remote: e.Addr()}
+	l, _, err := client.link(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-l.gone
+	if l.err != nil {
+		err = dialError("handshake", p, l.err)
+	} else {
+		_, err = l.open(testContext(t), p, 1)
+	}
+	wantIdentity(t, client.refusedByPeer(p, err), "certificate required")
+}
+
 // TestFleetMeetsStranger: a member refuses a server outside of the fleet,
 // unless it is told to pin it, and then refuses another key.
 func TestFleetMeetsStranger(t *testing.T) {
