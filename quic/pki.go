@@ -104,7 +104,7 @@ func (p *PKI) reload(always bool) error {
 
 // OnReload has f called after each successful Reload, on the goroutine of that
 // Reload, until stop is called; a call under way may end after stop. Hosts use
-// it to verify the peers of living connections anew.
+// it to verify the peers of living connections anew. f must not call Reload.
 func (p *PKI) OnReload(f func(ReloadReport)) (stop func()) {
 	key := &f
 	p.mu.Lock()

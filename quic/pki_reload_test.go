@@ -263,6 +263,29 @@ func TestReloadCA(t *testing.T) {
 	wantIdentity(t, try(3), "unknown authority") // the pooled one is not used
 }
 
+// TestTimePasses: a reload without new files finds the peers that have expired,
+// when it is asked to.
+func TestTimePasses(t *testing.T) {
+	root := newCA(t, "root", "", nil, nil)
+	ps, key := member(t, root), newKey(t, "")
+	end := time.Now().Add(4 * time.Second).Truncate(time.Second)
+	short := root.leaf(key, func(c *x509.Certificate) { c.NotAfter = end })
+	pc := mustPKI(t, writePKI(t, key, []*x509.Certificate{short}, []*x509.Certificate{root.cert}))
+	e, got := listen(t, fleetHost(t, ps, nil), "127.0.0.1:0", ListenOptions{})
+	dial(t, fleetHost(t, pc, nil), e.Addr())
+	c := (<-got).c
+	if err := ps.reload(true); err != nil || c.drains() {
+		t.Fatalf("too early: %v", err)
+	}
+	<-time.After(time.Until(end.Add(time.Millisecond)))
+	if err := ps.reload(false); err != nil || c.drains() {
+		t.Errorf("nothing has changed, yet peers were verified: %v", err)
+	}
+	if err := ps.reload(true); err != nil || !c.drains() {
+		t.Errorf("an expired peer keeps its connection: %v", err)
+	}
+}
+
 // TestReloadKeepsOld: what cannot be loaded changes nothing.
 func TestReloadKeepsOld(t *testing.T) {
 	root := newCA(t, "root", "", nil, nil)
