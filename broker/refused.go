@@ -51,7 +51,7 @@ func (s *Session) showRefusal(r Request, old *Socket) {
 	sock.mu.Unlock()
 	old.mu.Unlock()
 	old.closedByProgram()
-	if err := s.b.lost.Watch(fd, sock.closedByProgram); err != nil {
+	if _, err := s.b.lost.Watch(fd, sock.closedByProgram); err != nil {
 		s.log.Warn("a socket's closing will not be seen", "error", opError("getpeername", sock, err))
 	}
 }

@@ -1,4 +1,4 @@
-// Command poemqctl asks and steers a running poemqd.
+// Command poemqctl asks and steers a running poemqd, and keeps a fleet's CA.
 package main
 
 import (
@@ -35,6 +35,7 @@ func main() {
 			Use: "status", Short: "Show what poemqd is doing", Args: cobra.NoArgs,
 			RunE: func(c *cobra.Command, _ []string) error { return status(c.Context(), control, asJSON, os.Stdout) },
 		},
+		caCommand(&asJSON),
 	)
 	if err := root.ExecuteContext(context.Background()); err != nil {
 		fmt.Fprintln(os.Stderr, "poemqctl:", err)

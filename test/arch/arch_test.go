@@ -51,7 +51,7 @@ func house(path string) string {
 // part that is not listed here is test or benchmark code and may use any.
 var mayImport = map[string][]string{
 	"cmd/poemqd":       {"broker", "quic"}, // it makes the identity and the host that the broker stands on
-	"cmd/poemqctl":     {"broker"},
+	"cmd/poemqctl":     {"broker", "quic"}, // of quic the small CA
 	"cmd/poemq-launch": {"launcher"},
 	"broker":           {"notify", "addfd", "quic"},
 	"notify":           {},
