@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/poemq/poemq/addfd"
+	"github.com/poemq/poemq/broker/policy"
 	"github.com/poemq/poemq/notify"
 	"github.com/poemq/poemq/quic"
 	"golang.org/x/sys/unix"
@@ -21,6 +22,10 @@ import (
 type Config struct {
 	Host *quic.Host // the broker's to use, the caller's to close
 	Log  *slog.Logger
+	// Policy is in force from the start; nil prefers QUIC everywhere.
+	Policy *policy.Policy
+	// Fallback is DefaultFallback when it is zero.
+	Fallback Fallback
 	// RuntimeDirs are tried in order for the directory of socket names.
 	RuntimeDirs []string
 }
@@ -42,6 +47,10 @@ type Broker struct {
 	namespaces namespaces
 	ports      portTable
 	points     pointTable
+	ruling     ruling
+	policy     atomic.Pointer[policy.Policy]
+	fallback   atomic.Pointer[Fallback]
+	memory     memory
 	oracle     oracle
 	tripwires  tripwires
 	young      young
@@ -74,6 +83,14 @@ func New(c Config) (*Broker, error) {
 	}
 	b.changed = sync.NewCond(&b.mu)
 	b.ctx, b.stop = context.WithCancel(context.Background())
+	if c.Fallback == (Fallback{}) {
+		c.Fallback = DefaultFallback
+	}
+	b.SetFallback(c.Fallback)
+	if c.Policy == nil {
+		c.Policy = policy.New(policy.Prefer, nil)
+	}
+	b.SetPolicy(c.Policy)
 	b.tripwires.kick = make(chan struct{}, 1)
 	b.wg.Go(func() { b.tripwires.run(b.ctx) })
 	return b, nil

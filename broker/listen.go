@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/poemq/poemq/addfd"
+	"github.com/poemq/poemq/broker/policy"
 	"github.com/poemq/poemq/quic"
 	"github.com/poemq/poemq/quic/netns"
 	"golang.org/x/sys/unix"
@@ -91,12 +92,21 @@ func (s *Session) listen(r Request, sock *Socket, c *copyFd) {
 		s.fail(r, unix.EINVAL)
 		return
 	}
+	creds, err := r.Creds()
+	if err != nil {
+		s.fail(r, unix.ENOBUFS)
+		return
+	}
+	sock.mu.Lock()
+	local := sock.local
+	sock.mu.Unlock()
+	decision := s.decide(r, policy.Query{Addr: local, Listening: true, UID: creds.UID})
 	w := &waiter{req: r}
 	fd := c.keep()
 	w.start(0, nil)
 	s.park(w)
 	s.b.wg.Go(func() {
-		errno := s.b.serve(sock, fd, backlog, s.quic)
+		errno := s.b.serve(sock, fd, backlog, decision)
 		unix.Close(fd)
 		w.answer(func(r Request) { s.result(r, errno) })
 	})
@@ -110,7 +120,7 @@ const (
 )
 
 // serve makes sock, of which fd is a copy, listen.
-func (b *Broker) serve(sock *Socket, fd, backlog int, policy Policy) unix.Errno {
+func (b *Broker) serve(sock *Socket, fd, backlog int, decision policy.Decision) unix.Errno {
 	sock.mu.Lock()
 	hold, ns, anchor, state := sock.hold, sock.ns, sock.anchor, sock.state
 	sock.mu.Unlock()
@@ -121,7 +131,8 @@ func (b *Broker) serve(sock *Socket, fd, backlog int, policy Policy) unix.Errno 
 		return unix.ENOBUFS // said when it could not be held
 	}
 	l := &listenState{sock: sock, anchor: anchor, copy: -1, room: make(chan struct{}, maxRoom)}
-	if policy == Prefer {
+	mode := decision.Mode
+	if mode != policy.Require {
 		tcp, err := listenTCP(hold, backlog)
 		if errors.Is(err, unix.EADDRINUSE) {
 			b.reapClosed()
@@ -133,11 +144,12 @@ func (b *Broker) serve(sock *Socket, fd, backlog int, policy Policy) unix.Errno 
 		l.tcp = tcp
 		sock.renamed(hold)
 	}
-	if err := b.join(l, ns, hold.local); err != nil {
-		if policy == Require {
+	if mode != policy.Off {
+		if err := b.join(l, ns, hold.local); err != nil && mode == policy.Require {
 			return asErrno(err, unix.EADDRINUSE)
+		} else if err != nil {
+			sock.sess.log.Warn("a listening port is served by TCP only", "port", hold.local, "reason", err)
 		}
-		sock.sess.log.Warn("a listening port is served by TCP only", "port", hold.local, "reason", err)
 	}
 	emptyQueue(fd) // of a socket that was shut down
 	if err := unix.Listen(fd, backlog); err != nil {
@@ -156,7 +168,7 @@ func (b *Broker) serve(sock *Socket, fd, backlog int, policy Policy) unix.Errno 
 	if l.tcp != nil {
 		b.wg.Go(l.acceptTCP)
 	}
-	sock.sess.log.Info("listening", "socket", sock.cookie, "port", hold.local, "policy", policy, "quic", l.point != nil)
+	sock.sess.log.Info("listening", "socket", sock.cookie, "port", hold.local, "policy", mode, "rule", decision.By(), "quic", l.point != nil)
 	return 0
 }
 
@@ -210,6 +222,8 @@ func (b *Broker) joinOnce(l *listenState, ns *netns.NS, key pointKey, o quic.Lis
 			b.points.m = make(map[pointKey]*listenPoint)
 		}
 		b.points.m[key] = p
+		// Whoever here came to this port by TCP may take QUIC from now on.
+		b.memory.forgetIf(func(r *Remembered) bool { return r.NetNS == key.ns && r.Remote.Port() == key.local.Port() })
 	}
 	p.members = append(p.members, l)
 	l.point = p

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"encoding/binary"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -31,6 +32,17 @@ type Decision struct {
 	Rule  int
 	Name  string // the rule's
 	Where string // the rule's
+}
+
+// By names the rule for logs and errors; "no rule" when there was none.
+func (d Decision) By() string {
+	switch {
+	case d.Rule == 0:
+		return "no rule"
+	case d.Name == "":
+		return fmt.Sprintf("rule %d, %s", d.Rule, d.Where)
+	}
+	return fmt.Sprintf("rule %d, %s, %q", d.Rule, d.Where, d.Name)
 }
 
 // Policy is a set of rules. It does not change; only what host names stand for

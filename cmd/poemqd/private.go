@@ -38,12 +38,13 @@ func private(o *options, fd int) error {
 	if err != nil {
 		return err
 	}
-	out := newQuietable()
-	log, err := o.logger(slog.LevelWarn, out)
+	c, err := load(o.sources(ordinaryUser()))
 	if err != nil {
 		return err
 	}
-	r, err := o.start(log)
+	out := newQuietable()
+	log, _ := logger(c, slog.LevelWarn, out)
+	r, err := start(c, log)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -34,11 +35,14 @@ func serveCommand(o *options) *cobra.Command {
 }
 
 func serve(o *options, socket, control string) error {
-	log, err := o.logger(slog.LevelInfo, os.Stderr)
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, unix.SIGHUP)
+	c, err := load(o.sources(false))
 	if err != nil {
 		return err
 	}
-	r, err := o.start(log)
+	log, level := logger(c, slog.LevelInfo, os.Stderr)
+	r, err := start(c, log)
 	if err != nil {
 		return err
 	}
@@ -55,8 +59,15 @@ func serve(o *options, socket, control string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer stop()
 	context.AfterFunc(ctx, func() { door.Close() })
-	log.Info("poemqd serves", "version", version, "socket", socket, "control", control, "state-dir", o.state())
+	reloads := make(chan struct{})
+	go func() {
+		defer close(reloads)
+		r.reloadOn(ctx, hup, o, level, log)
+	}()
+	log.Info("poemqd serves", "version", version, "socket", socket, "control", control, "state-dir", stateDir(c), "configuration", c.Files(), "rules", len(c.Rules))
 	err = r.broker.ServeSocket(door, nil)
+	stop()
+	<-reloads
 	stopControl()
 	log.Info("poemqd ends")
 	return errors.Join(err, r.close())
@@ -89,14 +100,35 @@ func serveControl(path string, b *broker.Broker, log *slog.Logger) (stop func(),
 		return nil, err
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
+	answer := func(w http.ResponseWriter, what any) {
 		w.Header().Set("Content-Type", "application/json")
-		if err := json.NewEncoder(w).Encode(struct {
+		if err := json.NewEncoder(w).Encode(what); err != nil {
+			log.Debug("control socket", "error", err)
+		}
+	}
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, struct {
 			Version string `json:"version"`
 			broker.Status
-		}{version, b.Status()}); err != nil {
-			log.Debug("status", "error", err)
+		}{version, b.Status()})
+	})
+	mux.HandleFunc("GET /v1/fallback", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, struct {
+			Fallback []broker.Remembered `json:"fallback"`
+		}{b.Remembered()})
+	})
+	mux.HandleFunc("DELETE /v1/fallback", func(w http.ResponseWriter, r *http.Request) {
+		var remote netip.AddrPort
+		if s := r.FormValue("destination"); s != "" {
+			var err error
+			if remote, err = netip.ParseAddrPort(s); err != nil {
+				http.Error(w, "destination: "+err.Error(), http.StatusBadRequest)
+				return
+			}
 		}
+		answer(w, struct {
+			Forgotten int `json:"forgotten"`
+		}{b.Forget(remote)})
 	})
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
