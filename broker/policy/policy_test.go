@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -167,20 +168,32 @@ func TestCheck(t *testing.T) {
 }
 
 // names is a Resolver.
-type names map[string][]netip.Addr
+type names struct {
+	mu sync.Mutex // guards m
+	m  map[string][]netip.Addr
+}
 
-func (n names) LookupNetIP(_ context.Context, _, name string) ([]netip.Addr, error) {
-	if len(n[name]) == 0 {
+func (n *names) LookupNetIP(_ context.Context, _, name string) ([]netip.Addr, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.m[name]) == 0 {
 		return nil, errors.New("no such host")
 	}
-	return n[name], nil
+	return n.m[name], nil
+}
+
+// set gives a name its addresses, or none.
+func (n *names) set(name string, addrs ...netip.Addr) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.m[name] = addrs
 }
 
 // TestHosts follows a host name through its life: unknown, known, moved, lost.
 func TestHosts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		old, moved := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
-		dns := names{}
+		dns := &names{m: map[string][]netip.Addr{}}
 		p := New(Prefer, []Rule{{To: targetsOf(t, "db.example.com"), Mode: Require}})
 		mode := func(p *Policy, a netip.Addr) Mode {
 			return p.Decide(Query{Addr: netip.AddrPortFrom(a, 80)}).Mode
@@ -194,12 +207,12 @@ func TestHosts(t *testing.T) {
 		if mode(p, old) != Prefer || !strings.Contains(said.String(), "host=db.example.com") {
 			t.Errorf("an unknown name matches, or nothing is said: %s", said.String())
 		}
-		dns["db.example.com"] = []netip.Addr{netip.MustParseAddr("::ffff:192.0.2.1")}
+		dns.set("db.example.com", netip.MustParseAddr("::ffff:192.0.2.1"))
 		time.Sleep(refresh + time.Second)
 		if mode(p, old) != Require || mode(p, moved) != Prefer {
 			t.Error("a known name does not match, or matches too much")
 		}
-		dns["db.example.com"] = []netip.Addr{moved}
+		dns.set("db.example.com", moved)
 		time.Sleep(refresh)
 		if mode(p, old) != Require || mode(p, moved) != Require {
 			t.Error("a program may still have the address that it looked up")
@@ -208,7 +221,7 @@ func TestHosts(t *testing.T) {
 		if mode(p, old) != Prefer || mode(p, moved) != Require {
 			t.Error("an address of long ago still matches")
 		}
-		delete(dns, "db.example.com")
+		dns.set("db.example.com")
 		time.Sleep(2 * linger)
 		if mode(p, moved) != Require {
 			t.Error("a name that cannot be looked up lost its addresses")

@@ -34,11 +34,11 @@ func privateCommand(o *options) *cobra.Command {
 
 // private serves the one session that comes over fd.
 func private(o *options, fd int) error {
-	conn, err := unixConn(fd)
+	c, err := load(o.sources(ordinaryUser()))
 	if err != nil {
 		return err
 	}
-	c, err := load(o.sources(ordinaryUser()))
+	conn, err := unixConn(fd)
 	if err != nil {
 		return err
 	}
