@@ -51,34 +51,43 @@ type Policy struct {
 	unset Mode
 	rules []Rule
 	hosts map[string]*host
-	// connects and listens are the rules about either, in order.
-	connects, listens []prepared
+	// connect and listen hold the addresses of rules, in the order of these.
+	connect, listen table
 }
 
-// prepared is a rule in the form that is quick to match.
-type prepared struct {
-	addrs   targets
-	anyAddr bool
-	index   int // in rules
-	*Rule
+// table is the addresses that rules are about, of each family.
+type table struct{ v4, v6 []prefix }
+
+// prefix is a set of addresses that one rule is about. Its bits compare in a
+// fraction of the time that netip.Prefix.Contains takes.
+type prefix struct {
+	bits, mask bits
+	host       *host // of which addr must be one, then with no mask; else nil
+	rule       int
 }
 
-// targets are addresses; bits compare in a fraction of the time that
-// netip.Prefix.Contains takes.
-type targets struct {
-	v4    []prefix4
-	v6    []prefix6
-	hosts []*host
+// bits is an address in a form that is quick to compare. An IPv4 address is in
+// low.
+type bits struct{ high, low uint64 }
+
+func addrBits(a netip.Addr) bits {
+	if a.Is4() {
+		b := a.As4()
+		return bits{low: uint64(binary.BigEndian.Uint32(b[:]))}
+	}
+	b := a.As16()
+	return bits{high: binary.BigEndian.Uint64(b[:8]), low: binary.BigEndian.Uint64(b[8:])}
 }
-
-type prefix4 struct{ bits, mask uint32 }
-
-type prefix6 struct{ high, low, maskHigh, maskLow uint64 }
 
 // host is a host name and its addresses now.
 type host struct {
 	name  string
 	addrs atomic.Pointer[[]netip.Addr]
+}
+
+func (h *host) has(a netip.Addr) bool {
+	known := h.addrs.Load()
+	return known != nil && slices.Contains(*known, a)
 }
 
 // New makes a Policy of rules, which it keeps. unset is the mode where neither
@@ -91,77 +100,46 @@ func New(unset Mode, rules []Rule) *Policy {
 	for i := range rules {
 		r := &rules[i]
 		if len(r.To) > 0 || len(r.Listen) == 0 {
-			p.connects = append(p.connects, prepared{p.prepare(r.To), len(r.To) == 0, i, r})
+			p.add(&p.connect, r.To, i)
 		}
 		if len(r.Listen) > 0 || len(r.To) == 0 {
-			p.listens = append(p.listens, prepared{p.prepare(r.Listen), len(r.Listen) == 0, i, r})
+			p.add(&p.listen, r.Listen, i)
 		}
 	}
 	return p
 }
 
-func (p *Policy) prepare(list []Target) (t targets) {
-	for _, one := range list {
-		if one.Host == "" {
-			t.add(one.Prefix)
+// add puts what a rule is about into t: everything when there are no targets.
+func (p *Policy) add(t *table, targets []Target, rule int) {
+	if len(targets) == 0 {
+		t.both(prefix{rule: rule})
+	}
+	for _, one := range targets {
+		if one.Host != "" {
+			t.both(prefix{host: p.host(one.Host), rule: rule})
 			continue
 		}
-		h := p.hosts[one.Host]
-		if h == nil {
-			h = &host{name: one.Host}
-			p.hosts[one.Host] = h
+		n := one.Prefix.Bits()
+		entry := prefix{bits: addrBits(one.Prefix.Masked().Addr()), rule: rule}
+		if one.Prefix.Addr().Is4() {
+			entry.mask.low = uint64(^uint32(0) << (32 - n))
+			t.v4 = append(t.v4, entry)
+			continue
 		}
-		t.hosts = append(t.hosts, h)
+		entry.mask = bits{^uint64(0) << max(0, 64-n), ^uint64(0) << min(64, 128-n)} // a shift by 64 gives 0
+		t.v6 = append(t.v6, entry)
 	}
-	return t
 }
 
-func (t *targets) add(p netip.Prefix) {
-	a := addrBits(p.Masked().Addr())
-	if p.Addr().Is4() {
-		t.v4 = append(t.v4, prefix4{uint32(a.low), ^uint32(0) << (32 - p.Bits())})
-		return
-	}
-	// A shift by 64 or more gives 0.
-	high, low := ^uint64(0)<<max(0, 64-p.Bits()), ^uint64(0)<<min(64, 128-p.Bits())
-	t.v6 = append(t.v6, prefix6{a.high, a.low, high, low})
-}
+func (t *table) both(p prefix) { t.v4, t.v6 = append(t.v4, p), append(t.v6, p) }
 
-// bits is an address in a form that is quick to compare.
-type bits struct {
-	high, low uint64 // an IPv4 address is in low
-	is4       bool
-}
-
-func addrBits(a netip.Addr) bits {
-	if a.Is4() {
-		b := a.As4()
-		return bits{low: uint64(binary.BigEndian.Uint32(b[:])), is4: true}
+func (p *Policy) host(name string) *host {
+	h := p.hosts[name]
+	if h == nil {
+		h = &host{name: name}
+		p.hosts[name] = h
 	}
-	b := a.As16()
-	return bits{high: binary.BigEndian.Uint64(b[:8]), low: binary.BigEndian.Uint64(b[8:])}
-}
-
-func (m *match) among(t *targets) bool {
-	if m.bits.is4 {
-		for _, p := range t.v4 {
-			if uint32(m.bits.low)&p.mask == p.bits {
-				return true
-			}
-		}
-	} else {
-		for _, p := range t.v6 {
-			if m.bits.high&p.maskHigh == p.high && m.bits.low&p.maskLow == p.low {
-				return true
-			}
-		}
-	}
-	for _, h := range t.hosts {
-		if known := h.addrs.Load(); known != nil && slices.Contains(*known, m.addr) {
-			return true
-		}
-	}
-	return false
+	return h
 }
 
 // Rules are the rules, not to be changed.
@@ -169,24 +147,16 @@ func (p *Policy) Rules() []Rule { return p.rules }
 
 // Decide answers q by the first rule that matches.
 func (p *Policy) Decide(q Query) Decision {
-	m := match{q: &q, addr: q.Addr.Addr().Unmap().WithZone(""), port: q.Addr.Port()}
-	m.bits = addrBits(m.addr)
 	d := Decision{Mode: q.Asked}
-	rules := p.connects
-	if q.Listening {
-		rules = p.listens
-	}
-	for i := range rules {
-		r := &rules[i]
-		if !m.is(r) {
-			continue
+	if i := p.find(&q); i >= 0 {
+		r := &p.rules[i]
+		d = Decision{
+			Mode: r.Mode, Identity: r.Identity, ZeroRTT: r.ZeroRTT, ALPN: r.ALPN, Framing: r.Framing,
+			Rule: i + 1, Name: r.Name, Where: r.Where,
 		}
-		d.Identity, d.ZeroRTT, d.ALPN, d.Framing = r.Identity, r.ZeroRTT, r.ALPN, r.Framing
-		d.Rule, d.Name, d.Where = r.index+1, r.Name, r.Where
-		if r.Mode != Unset {
-			d.Mode = r.Mode
+		if d.Mode == Unset {
+			d.Mode = q.Asked
 		}
-		break
 	}
 	if d.Mode == Unset {
 		d.Mode = p.unset
@@ -194,20 +164,41 @@ func (p *Policy) Decide(q Query) Decision {
 	return d
 }
 
+// find gives the index of the first rule that matches; -1: none.
+func (p *Policy) find(q *Query) int {
+	m := match{q: q}
+	addr := q.Addr.Addr().Unmap().WithZone("")
+	t := &p.connect
+	if q.Listening {
+		t = &p.listen
+	}
+	list := t.v6
+	if addr.Is4() {
+		list = t.v4
+	}
+	a := addrBits(addr)
+	for i := range list {
+		e := &list[i]
+		if a.high&e.mask.high != e.bits.high || a.low&e.mask.low != e.bits.low || e.host != nil && !e.host.has(addr) {
+			continue
+		}
+		if m.is(&p.rules[e.rule]) {
+			return e.rule
+		}
+	}
+	return -1
+}
+
 // match is one query on its way through the rules.
 type match struct {
 	q      *Query
-	addr   netip.Addr
-	bits   bits
-	port   uint16
 	cgroup string
 	asked  bool // for the cgroup
 }
 
-// is reports that r matches. What is dear comes last.
-func (m *match) is(r *prepared) bool {
-	if !r.anyAddr && !m.among(&r.addrs) ||
-		len(r.Ports) > 0 && !m.portIn(r.Ports) ||
+// is reports that r, whose addresses match, matches. What is dear comes last.
+func (m *match) is(r *Rule) bool {
+	if len(r.Ports) > 0 && !m.portIn(r.Ports) ||
 		len(r.UIDs) > 0 && !slices.Contains(r.UIDs, m.q.UID) ||
 		len(r.Sessions) > 0 && !slices.Contains(r.Sessions, m.q.Session) {
 		return false
@@ -216,8 +207,9 @@ func (m *match) is(r *prepared) bool {
 }
 
 func (m *match) portIn(list []Ports) bool {
+	port := m.q.Addr.Port()
 	for _, p := range list {
-		if p.First <= m.port && m.port <= p.Last {
+		if p.First <= port && port <= p.Last {
 			return true
 		}
 	}
