@@ -18,7 +18,7 @@ TESTFLAGS  ?=
 RACE_DIRS  := addfd broker notify quic
 
 .NOTPARALLEL:
-.PHONY: all build demo test test-unit test-e2e storm lint fuzz clean deps
+.PHONY: all build demo test test-unit test-e2e storm bench-syscalls lint fuzz clean deps
 all: build
 
 deps:
@@ -48,6 +48,10 @@ test-e2e: build
 # socket() from four threads under a 1 kHz signal: part of test-e2e.
 storm: build
 	POEMQ_BIN=$(BIN) $(GO) test -v -count=1 ./test/storm
+
+# What a trapped call costs beside the kernel's own, in one run.
+bench-syscalls: build
+	$(GO) run ./bench/syscalls -launch $(BIN)/poemq-launch
 
 lint: deps
 	@scripts/lint.sh $(TOOLS)

@@ -8,14 +8,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Lost watches sockets of programs that have neither an end of ours any more
-// nor a name to watch them by: those that came out of a listening socket's
-// queue have that socket's name, and bind(2) gives no second one.
+// Lost watches sockets of programs that have neither an end of ours nor a name
+// to watch them by: those that came out of a listening socket's queue have that
+// socket's name, and bind(2) gives no second one; and those of a program that
+// makes and closes so many that a name for each would cost too much.
 //
 // They are in an epoll set, which does not keep a file open and forgets it with
 // its last descriptor (epoll(7), Questions and answers). A socket that lost its
-// other end is EPOLLHUP for the rest of its life, so who is not reported is
-// closed. As long as there are any they are looked at four times a second.
+// other end, or never had one, is EPOLLHUP, so who is not reported is closed. As
+// long as there are any they are looked at four times a second.
 type Lost struct {
 	mu      sync.Mutex // guards what follows
 	epoll   int        // made at first use; -1 otherwise
@@ -29,32 +30,41 @@ type Lost struct {
 func NewLost() *Lost { return &Lost{epoll: -1, held: make(map[int32]func())} }
 
 // Watch calls closed, once and on a goroutine of its own, after the program has
-// closed its last descriptor of the socket that fd is a copy of.
-func (l *Lost) Watch(fd int, closed func()) error {
+// closed its last descriptor of the socket that fd is a copy of. The result is
+// for Forget, and not 0.
+func (l *Lost) Watch(fd int, closed func()) (id int32, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.over {
-		return unix.EBADF
+		return 0, unix.EBADF
 	}
 	if l.epoll < 0 {
 		epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 		if err != nil {
-			return fmt.Errorf("epoll_create: %w", err)
+			return 0, fmt.Errorf("epoll_create: %w", err)
 		}
 		l.epoll = epoll
 	}
-	for l.next++; l.held[l.next] != nil; {
+	for l.next++; l.next == 0 || l.held[l.next] != nil; {
 		l.next++
 	}
 	if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Fd: l.next}); err != nil {
-		return fmt.Errorf("epoll_ctl: %w", err)
+		return 0, fmt.Errorf("epoll_ctl: %w", err)
 	}
 	l.held[l.next] = closed
 	if !l.running {
 		l.running = true
 		go l.run()
 	}
-	return nil
+	return l.next, nil
+}
+
+// Forget ends the watching of a socket that gets another end. It stays in the
+// set, which costs nothing worth mentioning.
+func (l *Lost) Forget(id int32) {
+	l.mu.Lock()
+	delete(l.held, id)
+	l.mu.Unlock()
 }
 
 // run looks until there is nothing to look at.
@@ -74,14 +84,9 @@ func (l *Lost) look() (more bool) {
 	if l.over {
 		return false
 	}
-	events := make([]unix.EpollEvent, len(l.held)+1)
-	n, err := unix.EpollWait(l.epoll, events, 0)
-	if err != nil {
+	open := l.hungUp()
+	if open == nil {
 		return true
-	}
-	open := make(map[int32]struct{}, n)
-	for _, e := range events[:n] {
-		open[e.Fd] = struct{}{}
 	}
 	for id, closed := range l.held {
 		if _, ok := open[id]; !ok {
@@ -91,6 +96,26 @@ func (l *Lost) look() (more bool) {
 	}
 	l.running = len(l.held) > 0
 	return l.running
+}
+
+// hungUp lists who is open and without another end; nil when that cannot be
+// told. Those forgotten may be among them: the set can be larger than held.
+func (l *Lost) hungUp() map[int32]struct{} {
+	for room := len(l.held) + 64; ; room *= 2 {
+		events := make([]unix.EpollEvent, room)
+		n, err := unix.EpollWait(l.epoll, events, 0)
+		if err != nil {
+			return nil
+		}
+		if n == room {
+			continue
+		}
+		open := make(map[int32]struct{}, n)
+		for _, e := range events[:n] {
+			open[e.Fd] = struct{}{}
+		}
+		return open
+	}
 }
 
 // Close ends watching.

@@ -40,7 +40,7 @@ func TestLostSeesTheLastClose(t *testing.T) {
 		t.Fatal(err)
 	}
 	closed := make(chan struct{})
-	if err := l.Watch(copied, func() { close(closed) }); err != nil {
+	if _, err := l.Watch(copied, func() { close(closed) }); err != nil {
 		t.Fatal(err)
 	}
 	unix.Close(copied)

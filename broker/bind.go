@@ -77,7 +77,7 @@ func (s *Session) bindTo(r Request, sock *Socket, c *copyFd, sa []byte) unix.Err
 	if errno != 0 {
 		return errno
 	}
-	s.b.young.remove(sock)
+	s.b.young.remove(s.b, sock)
 	s.b.watchClose(sock, c.fd)
 	sock.mu.Lock()
 	defer sock.mu.Unlock()

@@ -119,7 +119,7 @@ func (s *Session) dial(r Request, sock *Socket, c *copyFd, remote netip.AddrPort
 		s.fail(r, errno)
 		return
 	}
-	s.b.young.remove(sock)
+	s.b.young.remove(s.b, sock)
 	ctx, cancel := context.WithTimeoutCause(s.b.ctx, d.patience, unix.ETIMEDOUT)
 	d.cancel = cancel
 

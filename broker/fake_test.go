@@ -37,10 +37,15 @@ func (r *fake) Read(addr uint64, b []byte) error {
 	return err
 }
 
-func (r *fake) Write(addr uint64, b []byte) error {
-	m, err := r.span(addr, len(b))
-	copy(m, b)
-	return err
+func (r *fake) Write(pieces ...notify.Piece) error {
+	for _, p := range pieces {
+		m, err := r.span(p.Addr, len(p.Data))
+		if err != nil {
+			return err
+		}
+		copy(m, p.Data)
+	}
+	return nil
 }
 
 func (r *fake) answer(errno unix.Errno) error {

@@ -4,11 +4,13 @@ import (
 	"encoding/binary"
 	"unsafe"
 
+	"github.com/poemq/poemq/notify"
 	"golang.org/x/sys/unix"
 )
 
 // Of <linux/sockios.h> and <linux/if.h>.
 const (
+	siocOutQ       = 0x5411
 	siocGIfAddr    = 0x8915
 	siocGIfDstAddr = 0x8917
 	siocGIfBrdAddr = 0x8919
@@ -25,7 +27,7 @@ func (s *Session) ioctl(r Request, sock *Socket, _ *copyFd) {
 	switch r.Int(1) {
 	case siocGIfAddr, siocGIfDstAddr, siocGIfBrdAddr, siocGIfNetmask:
 		s.result(r, s.interfaceIoctl(r, sock))
-	case siocOutQNSD:
+	case siocOutQ, siocOutQNSD:
 		s.unsent(r, sock)
 	default:
 		s.carryOn(r)
@@ -55,13 +57,15 @@ func (s *Session) interfaceIoctl(r Request, sock *Socket) unix.Errno {
 	if e != 0 {
 		return e
 	}
-	if r.Write(r.Ptr(2), part) != nil {
+	if r.Write(notify.Piece{Addr: r.Ptr(2), Data: part}) != nil {
 		return unix.EFAULT
 	}
 	return 0
 }
 
-// unsent answers SIOCOUTQNSD (tcp(7)): what the program wrote and nobody took.
+// unsent answers SIOCOUTQ and SIOCOUTQNSD (tcp(7)): what the program wrote and
+// nobody took. What is on its way counts no more, since it is delivered even if
+// the program ends.
 func (s *Session) unsent(r Request, sock *Socket) {
 	sock.mu.Lock()
 	state, relay := sock.state, sock.relay
@@ -76,7 +80,7 @@ func (s *Session) unsent(r Request, sock *Socket) {
 	}
 	var b [4]byte
 	binary.NativeEndian.PutUint32(b[:], uint32(n))
-	if r.Write(r.Ptr(2), b[:]) != nil {
+	if r.Write(notify.Piece{Addr: r.Ptr(2), Data: b[:]}) != nil {
 		s.fail(r, unix.EFAULT)
 		return
 	}

@@ -50,26 +50,45 @@ func (o option) refused() unix.Errno {
 	return 0
 }
 
-// always reports what a TCP socket accepts in any state, so that none need be
-// asked: the commonest options.
-func (o option) always() bool {
-	if len(o.value) < 4 {
-		return false
-	}
+// byItself lists the commonest options, of which a kernel socket need not be
+// asked: a number that no other option changes and that any state takes.
+func (o option) byItself() bool {
 	switch o.level {
 	case unix.SOL_SOCKET:
 		return o.name == unix.SO_KEEPALIVE || o.name == unix.SO_REUSEADDR
 	case unix.IPPROTO_TCP:
 		switch o.name {
-		case unix.TCP_NODELAY:
+		case unix.TCP_NODELAY, unix.TCP_KEEPIDLE, unix.TCP_KEEPINTVL, unix.TCP_KEEPCNT:
 			return true
-		case unix.TCP_KEEPIDLE, unix.TCP_KEEPINTVL:
-			return o.int() >= 1 && o.int() <= 32767
-		case unix.TCP_KEEPCNT:
-			return o.int() >= 1 && o.int() <= 127
 		}
 	}
 	return false
+}
+
+// always reports that a TCP socket takes o, being byItself with a value in its
+// limits.
+func (o option) always() bool {
+	if !o.byItself() || len(o.value) < 4 {
+		return false
+	}
+	switch {
+	case o.isSwitch():
+		return true
+	case o.name == unix.TCP_KEEPCNT:
+		return o.int() >= 1 && o.int() <= 127
+	}
+	return o.int() >= 1 && o.int() <= 32767
+}
+
+// isSwitch tells, of an option byItself, that it is on or off.
+func (o option) isSwitch() bool { return o.level == unix.SOL_SOCKET || o.name == unix.TCP_NODELAY }
+
+// asTold is the value of an option byItself as getsockopt tells it.
+func (o option) asTold() int {
+	if o.isSwitch() && o.int() != 0 {
+		return 1
+	}
+	return o.int()
 }
 
 func (o option) int() int {

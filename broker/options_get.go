@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"sync"
 
+	"github.com/poemq/poemq/notify"
 	"github.com/poemq/poemq/quic/netns"
 	"golang.org/x/sys/unix"
 )
@@ -81,7 +82,7 @@ func (s *Session) getsockopt(r Request, sock *Socket, c *copyFd) {
 		return
 	}
 	binary.NativeEndian.PutUint32(l[:], uint32(n))
-	if r.Write(r.Ptr(3), val[:min(n, len(val))]) != nil || r.Write(r.Ptr(4), l[:]) != nil {
+	if r.Write(notify.Piece{Addr: r.Ptr(3), Data: val[:min(n, len(val))]}, notify.Piece{Addr: r.Ptr(4), Data: l[:]}) != nil {
 		s.fail(r, unix.EFAULT)
 		return
 	}
@@ -153,22 +154,29 @@ func (b *Broker) askKernel(sock *Socket, ns *netns.NS, level, name int, val []by
 	sock.mu.Lock()
 	hold, plain := sock.hold, len(sock.opts) == 0
 	sock.mu.Unlock()
+	asked := option{level: level, name: name}
 	switch {
 	case hold != nil:
 		return rawGetsockopt(hold.fd, level, name, val)
-	case plain:
-		ask, errno := b.oracle.get(b, sock, ns)
+	case asked.byItself():
+		if o, ok := sock.set(level, name); ok {
+			return putInt(val, o.asTold()), 0
+		}
+		plain = true
+	}
+	if plain {
+		pristine, errno := b.oracle.get(b, sock, ns)
 		if errno != 0 {
 			return 0, errno
 		}
-		return rawGetsockopt(ask, level, name, val)
+		return rawGetsockopt(pristine, level, name, val)
 	}
-	ask, errno := b.tcpSocket(sock, ns)
+	fd, errno := b.tcpSocket(sock, ns)
 	if errno != 0 {
 		return 0, errno
 	}
-	defer unix.Close(ask)
-	return rawGetsockopt(ask, level, name, val)
+	defer unix.Close(fd)
+	return rawGetsockopt(fd, level, name, val)
 }
 
 // askPath asks a UDP socket with the same way to go.

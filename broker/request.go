@@ -19,9 +19,10 @@ type Request interface {
 	TID() int
 	// File gives a copy of the caller's descriptor, the broker's to close.
 	File(fd int) (int, error)
-	// Read and Write copy from and to the caller's memory; EFAULT.
+	// Read and Write copy from and to the caller's memory; EFAULT. Pieces are
+	// written in their order.
 	Read(addr uint64, b []byte) error
-	Write(addr uint64, b []byte) error
+	Write(pieces ...notify.Piece) error
 	// NetNS opens the caller's network namespace.
 	NetNS() (int, error)
 	Creds() (notify.Creds, error)
@@ -75,12 +76,12 @@ func (r notification) Read(addr uint64, b []byte) error {
 	return t.Read(addr, b)
 }
 
-func (r notification) Write(addr uint64, b []byte) error {
+func (r notification) Write(pieces ...notify.Piece) error {
 	t, err := r.n.Target()
 	if err != nil {
 		return err
 	}
-	return t.Write(addr, b)
+	return t.Write(pieces...)
 }
 
 func (r notification) NetNS() (int, error) {

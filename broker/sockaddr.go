@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strconv"
 
+	"github.com/poemq/poemq/notify"
 	"golang.org/x/sys/unix"
 )
 
@@ -116,11 +117,8 @@ func writeSockaddr(r Request, ptr, lenPtr uint64, ap netip.AddrPort, domain int)
 		return unix.EINVAL
 	}
 	b := encodeSockaddr(ap, domain)
-	if r.Write(ptr, b[:min(room, len(b))]) != nil {
-		return unix.EFAULT
-	}
 	binary.NativeEndian.PutUint32(l[:], uint32(len(b)))
-	if r.Write(lenPtr, l[:]) != nil {
+	if r.Write(notify.Piece{Addr: ptr, Data: b[:min(room, len(b))]}, notify.Piece{Addr: lenPtr, Data: l[:]}) != nil {
 		return unix.EFAULT
 	}
 	return 0

@@ -39,9 +39,11 @@ type Socket struct {
 	port   *ephemeral     // a port of the broker's choosing
 
 	anchor *addfd.Anchor
-	listen *listenState
-	dial   *dialState
-	relay  *relay
+	// crowded is Lost's word for a socket that young had no room for, or 0.
+	crowded int32
+	listen  *listenState
+	dial    *dialState
+	relay   *relay
 
 	// soError is what SO_ERROR and a second connect tell of a failed attempt.
 	soError unix.Errno

@@ -10,7 +10,9 @@ import (
 
 // young holds the sockets that were made last. Most are connected or listen at
 // once and never need watching; those that do not get an anchor, so that their
-// closing is seen. Until then a copy of the descriptor is kept.
+// closing is seen. Until then a copy of the descriptor is kept. When there are
+// too many, the oldest go to Lost, which sees their closing later, but costs a
+// program that makes and closes sockets in a loop far less.
 type young struct {
 	mu    sync.Mutex
 	queue []youngSocket
@@ -33,7 +35,7 @@ func (y *young) add(b *Broker, s *Socket, fd int) {
 	defer y.mu.Unlock()
 	y.queue = append(y.queue, youngSocket{s, fd})
 	if len(y.queue) > maxYoung {
-		y.grow(b)
+		y.crowd(b)
 	}
 	if y.timer == nil {
 		y.timer = time.AfterFunc(youngFor, func() { y.age(b) })
@@ -48,10 +50,34 @@ func (y *young) grow(b *Broker) {
 	unix.Close(old.fd)
 }
 
-// remove ends the holding of s: what happens to it now shows its closing.
-func (y *young) remove(s *Socket) {
+// crowd makes room; y.mu is held.
+func (y *young) crowd(b *Broker) {
+	old := y.queue[0]
+	id, err := b.lost.Watch(old.fd, old.s.closedByProgram)
+	if err != nil {
+		y.grow(b)
+		return
+	}
+	y.queue = y.queue[1:]
+	old.s.mu.Lock()
+	old.s.crowded = id
+	old.s.mu.Unlock()
+	unix.Close(old.fd)
+}
+
+// remove ends the holding of s: what happens to it now shows its closing. The
+// caller has a copy of the program's descriptor.
+func (y *young) remove(b *Broker, s *Socket) {
 	y.mu.Lock()
 	defer y.mu.Unlock()
+	s.mu.Lock()
+	crowded := s.crowded
+	s.crowded = 0
+	s.mu.Unlock()
+	if crowded != 0 {
+		b.lost.Forget(crowded)
+		return
+	}
 	for i := len(y.queue) - 1; i >= 0; i-- { // it is most likely the last
 		if y.queue[i].s == s {
 			unix.Close(y.queue[i].fd)
@@ -100,7 +126,7 @@ func (b *Broker) watchClose(s *Socket, fd int) {
 	}
 	a, err := b.anchors.Hold(fd, s.closedByProgram)
 	if errors.Is(err, unix.EINVAL) { // it has its listening socket's name
-		if err = b.lost.Watch(fd, s.closedByProgram); err == nil {
+		if _, err = b.lost.Watch(fd, s.closedByProgram); err == nil {
 			return
 		}
 	}

@@ -50,11 +50,12 @@ type Rule struct {
 // wholeCalls are trapped on every fd: whose socket it is, only the broker knows.
 var wholeCalls = []string{"connect", "bind", "listen", "accept", "accept4", "getsockname", "getpeername", "shutdown"}
 
-// ioctls that an AF_UNIX socket does not know (ENOTTY): addresses of interfaces
-// (netdevice(7)) and what TCP has not yet sent. Those that programs call often
-// (FIONREAD, FIONBIO, SIOCOUTQ) are not trapped.
+// ioctls that an AF_UNIX socket does not know (ENOTTY), addresses of interfaces
+// (netdevice(7)) and what TCP has not yet sent; and one that counts memory there
+// and not octets. Those that programs call often (FIONREAD, FIONBIO) are not
+// trapped.
 var ioctls = []uint32{
-	siocGIfAddr, siocGIfDstAddr, siocGIfBrdAddr, siocGIfNetmask, siocOutQNSD,
+	siocOutQ, siocGIfAddr, siocGIfDstAddr, siocGIfBrdAddr, siocGIfNetmask, siocOutQNSD,
 }
 
 // Of <linux/sockios.h>.
@@ -63,6 +64,7 @@ const (
 	siocGIfDstAddr = 0x8917
 	siocGIfBrdAddr = 0x8919
 	siocGIfNetmask = 0x891b
+	siocOutQ       = 0x5411 // a terminal's TIOCOUTQ too
 	siocOutQNSD    = 0x894b
 )
 

@@ -122,7 +122,7 @@ func TestFilterAnswers(t *testing.T) {
 		{"shutdown", x86, unix.SYS_SHUTDOWN, args{3, 1}, retNotify},
 		{"ioctl SIOCGIFADDR", x86, unix.SYS_IOCTL, args{3, 0x8915}, retNotify},
 		{"ioctl dirty", x86, unix.SYS_IOCTL, args{3, high | 0x8915}, retNotify},
-		{"ioctl SIOCOUTQ", x86, unix.SYS_IOCTL, args{3, 0x5411}, retAllow},
+		{"ioctl SIOCOUTQ", x86, unix.SYS_IOCTL, args{3, 0x5411}, retNotify},
 		{"ioctl FIONREAD", x86, unix.SYS_IOCTL, args{3, 0x541b}, retAllow},
 		{"ioctl FIONBIO", x86, unix.SYS_IOCTL, args{3, 0x5421}, retAllow},
 		{"io_uring_setup", x86, unix.SYS_IO_URING_SETUP, args{}, retENOSYS},

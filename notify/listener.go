@@ -25,6 +25,9 @@ type Listener struct {
 	ended  bool
 
 	targets Targets // of the serving thread
+	// current is the task that was found alive while this call, or this post,
+	// is handled.
+	current *Target
 }
 
 // NewListener takes ownership of a seccomp listener fd. It fails when fd is
@@ -109,6 +112,7 @@ func (l *Listener) Serve(handle func(*Notification)) error {
 		if len(l.targets.order) > 0 {
 			wait = int(idleTargets.Milliseconds())
 		}
+		l.current = nil
 		n, err := unix.Poll(fds, wait)
 		if err != nil && err != unix.EINTR {
 			return fmt.Errorf("poll listener: %w", err)
@@ -134,6 +138,7 @@ func (l *Listener) Serve(handle func(*Notification)) error {
 			return err
 		}
 		if call != nil {
+			l.current = nil
 			handle(call)
 		}
 	}
@@ -155,6 +160,7 @@ func (l *Listener) runPosted() bool {
 			goOn = false
 			continue
 		}
+		l.current = nil
 		f()
 	}
 	return goOn
@@ -172,6 +178,20 @@ func (l *Listener) receive() (*Notification, error) {
 		return nil, nil
 	}
 	return nil, fmt.Errorf("receive notification: %w", e)
+}
+
+// target finds a task, and looks once a call whether it is still alive: what is
+// read from one that has ended meanwhile, Notification.Valid tells from the
+// caller's.
+func (l *Listener) target(tid int) (*Target, error) {
+	if l.current != nil && l.current.TID == tid {
+		return l.current, nil
+	}
+	t, err := l.targets.get(tid)
+	if err == nil {
+		l.current = t
+	}
+	return t, err
 }
 
 func (l *Listener) end() {

@@ -126,4 +126,4 @@ func (n *Notification) Post(f func()) bool { return n.l.Post(f) }
 
 // Target is the task that made the call. It is owned by the listener and good
 // until the handler returns; use it anew in a late answer.
-func (n *Notification) Target() (*Target, error) { return n.l.targets.get(n.TID) }
+func (n *Notification) Target() (*Target, error) { return n.l.target(n.TID) }

@@ -69,16 +69,32 @@ func (t *Target) Read(addr uint64, b []byte) error {
 	return vmResult(n, len(b), err)
 }
 
-// Write puts b into the target's memory at addr. EFAULT: not all of it is
-// writable there.
-func (t *Target) Write(addr uint64, b []byte) error {
-	if len(b) == 0 {
+// Piece is memory to be written at an address of a target.
+type Piece struct {
+	Addr uint64
+	Data []byte
+}
+
+// Write puts pieces into the target's memory, in their order (at most IOV_MAX).
+// EFAULT: not all of it is writable; what came before that is written.
+func (t *Target) Write(pieces ...Piece) error {
+	local := make([]unix.Iovec, 0, 2)
+	remote := make([]unix.RemoteIovec, 0, 2)
+	want := 0
+	for _, p := range pieces {
+		if len(p.Data) == 0 {
+			continue
+		}
+		local = append(local, unix.Iovec{Base: &p.Data[0]})
+		local[len(local)-1].SetLen(len(p.Data))
+		remote = append(remote, unix.RemoteIovec{Base: uintptr(p.Addr), Len: len(p.Data)})
+		want += len(p.Data)
+	}
+	if want == 0 {
 		return nil
 	}
-	local := []unix.Iovec{{Base: &b[0]}}
-	local[0].SetLen(len(b))
-	n, err := unix.ProcessVMWritev(t.TID, local, []unix.RemoteIovec{{Base: uintptr(addr), Len: len(b)}}, 0)
-	return vmResult(n, len(b), err)
+	n, err := unix.ProcessVMWritev(t.TID, local, remote, 0)
+	return vmResult(n, want, err)
 }
 
 func vmResult(n, want int, err error) error {
@@ -93,8 +109,7 @@ func (t *Target) NetNS() (int, error) {
 	// PIDFD_GET_NET_NAMESPACE (Linux 6.11) needs no /proc.
 	const pidfdGetNetNamespace = 0xff04
 	fd, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(t.pidfd), pidfdGetNetNamespace, 0)
-	if e == 0 {
-		unix.CloseOnExec(int(fd))
+	if e == 0 { // close-on-exec as all such (open_namespace in fs/nsfs.c)
 		return int(fd), nil
 	}
 	return unix.Open("/proc/"+strconv.Itoa(t.TID)+"/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)

@@ -27,14 +27,14 @@ func TestTargetMemory(t *testing.T) {
 			t.Error(err)
 		}
 		asked <- string(b)
-		if err := target.Write(n.Pointer(1), []byte("answered")); err != nil {
+		if err := target.Write(Piece{Addr: n.Pointer(1), Data: []byte("answered")}); err != nil {
 			t.Error(err)
 		}
 		for _, addr := range []uint64{0, 8, 1 << 62, ^uint64(0)} {
 			if err := target.Read(addr, b); !errors.Is(err, unix.EFAULT) {
 				t.Errorf("read at %#x: %v, want EFAULT", addr, err)
 			}
-			if err := target.Write(addr, b); !errors.Is(err, unix.EFAULT) {
+			if err := target.Write(Piece{Addr: addr, Data: b}); !errors.Is(err, unix.EFAULT) {
 				t.Errorf("write at %#x: %v, want EFAULT", addr, err)
 			}
 			if err := target.Read(addr, nil); err != nil {

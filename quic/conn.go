@@ -28,15 +28,18 @@ type conn struct {
 	// connection is new; onDrain once, without, when it takes no more streams.
 	onIdle  func()
 	onDrain func()
+	// heard is when the last packet came; a client's only.
+	heard func() time.Time
 
 	mu       sync.Mutex // guards what follows
 	live     int        // streams not over
 	total    uint64     // streams ever opened (client) or accepted (server)
 	draining bool
 	ctl      control
-	keep     *time.Timer // runs while live > 0
-	seen     uint64      // packets received at the last tick of keep
-	linger   *time.Timer // runs while draining with live == 0
+	keep     *time.Timer     // runs while live > 0
+	seen     uint64          // packets received at the last tick of keep
+	listens  map[uint16]bool // ports of the peer's that somebody listens on; 0: the one of its address
+	linger   *time.Timer     // runs while draining with live == 0
 	hint     hint
 }
 

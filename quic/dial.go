@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,6 +23,8 @@ type Peer struct {
 	UID    uint32         // of the program
 	Local  netip.Addr     // bound address; zero: the kernel chooses
 	Remote netip.AddrPort // UDP address of the peer
+	// ServerPort is the TCP port meant; 0 is that of Remote.
+	ServerPort uint16
 }
 
 // poolKey is Peer in comparable form.
@@ -35,28 +35,22 @@ type poolKey struct {
 	remote netip.AddrPort
 }
 
-// link is a client's connection with the socket under it, from before the
-// handshake to the end.
-type link struct {
-	h    *Host
-	key  poolKey
-	peer Peer
-	sock *socket
-	c    atomic.Pointer[conn] // nil before the handshake is complete
+func (p Peer) key() poolKey { return poolKey{p.NS.ID(), p.UID, p.Local, p.Remote} }
 
-	ready chan struct{} // closed when the handshake is over
-	err   error         // of the handshake; after ready
-	gone  chan struct{} // closed when the socket is closed
-	abort context.CancelCauseFunc
-
-	mu       sync.Mutex // guards what follows
-	answered bool
-	waiting  []func() // to call when the peer's first packet comes
-	idle     *time.Timer
+// tcp is the address that the program connects to.
+func (p Peer) tcp() netip.AddrPort {
+	if p.ServerPort == 0 {
+		return p.Remote
+	}
+	return netip.AddrPortFrom(p.Remote.Addr(), p.ServerPort)
 }
 
-// Dial opens a stream to p.Remote on the pooled connection, making one if
-// there is none, tells the peer the program's port and waits for its answer.
+// Dial opens a stream to p.Remote on a pooled connection, making one if there
+// is none, and tells the peer the program's port.
+//
+// It waits for the peer's answer, unless it is known that somebody listens there
+// (see conn.opensFast): then what the program sends first travels with the
+// stream's header, and a refusal shows as ErrReset on reading.
 //
 // onAnswer, if not nil, is called once, as soon as any packet from the peer
 // has been seen, and at once when the connection is already open; not when
@@ -101,6 +95,7 @@ func (h *Host) dialOnce(ctx context.Context, p Peer, clientPort uint16, onAnswer
 	if err != nil {
 		return nil, fresh, dialError("socket", p, err)
 	}
+	defer l.dialing.Add(-1)
 	l.onAnswer(onAnswer)
 	select {
 	case <-l.ready:
@@ -117,167 +112,7 @@ func (h *Host) dialOnce(ctx context.Context, p Peer, clientPort uint16, onAnswer
 	return st, fresh, err
 }
 
-// link finds the pooled connection or begins a new one, whose handshake then
-// runs by itself.
-func (h *Host) link(p Peer) (l *link, fresh bool, err error) {
-	key := poolKey{p.NS.ID(), p.UID, p.Local, p.Remote}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.closed {
-		return nil, false, ErrHostClosed
-	}
-	if l := h.pool[key]; l != nil {
-		return l, false, nil
-	}
-	// Made under the lock, so that there is one; it takes microseconds.
-	sock, err := dialSocket(p.NS, p.Local, p.Remote)
-	if err != nil {
-		return nil, true, err
-	}
-	l = &link{h: h, key: key, peer: p, sock: sock, ready: make(chan struct{}), gone: make(chan struct{})}
-	sock.onPacket = l.firstPacket
-	ctx, abort := context.WithCancelCause(h.ctx)
-	l.abort = abort
-	sock.onError = func(e socketError) {
-		if c := l.c.Load(); c != nil {
-			c.networkError(e)
-		} else if e.errno != unix.ENOBUFS && e.errno != unix.ENOMEM {
-			abort(e.errno)
-		}
-	}
-	h.pool[key], h.links[l] = l, struct{}{}
-	h.wg.Go(func() { l.handshake(ctx) })
-	return l, true, nil
-}
-
-// handshake runs once for a link and closes ready.
-func (l *link) handshake(ctx context.Context) {
-	ctx, cancel := context.WithTimeoutCause(ctx, l.h.cfg.HandshakeTimeout, context.DeadlineExceeded)
-	defer cancel()
-	tr := &quicgo.Transport{Conn: l.sock, ConnectionIDLength: 8}
-	c, err := l.connect(ctx, tr)
-	if err != nil {
-		if errors.Is(err, ErrIdentity) {
-			l.h.log.Error("peer refused", "err", err)
-		}
-		l.err = err
-		l.leavePool()
-		close(l.ready)
-		l.end(tr)
-		return
-	}
-	c.onDrain = l.leavePool
-	c.onIdle = l.startIdle
-	l.c.Store(c)
-	l.h.checkBuffers(l.sock)
-	c.run(func() {
-		l.leavePool()
-		l.mu.Lock()
-		stop(l.idle)
-		l.mu.Unlock()
-		l.end(tr)
-	})
-	c.mu.Lock()
-	if c.live == 0 {
-		l.startIdle() // the one who dialed may have given up
-	}
-	c.mu.Unlock()
-	close(l.ready)
-}
-
-func (l *link) connect(ctx context.Context, tr *quicgo.Transport) (*conn, error) {
-	qc, err := tr.Dial(ctx, net.UDPAddrFromAddrPort(l.peer.Remote), l.h.clientTLS(l.peer.Remote), l.h.quicConfig(true))
-	if err != nil {
-		return nil, err
-	}
-	if err := l.h.confirmPin(l.peer.Remote, qc.ConnectionState().TLS); err != nil {
-		qc.CloseWithError(connProto, "identity")
-		return nil, err
-	}
-	return newConn(l.h, qc), nil
-}
-
-// end closes what is under the connection, which is dead by now.
-func (l *link) end(tr *quicgo.Transport) {
-	l.abort(nil)
-	tr.Close()
-	l.sock.Close()
-	l.h.mu.Lock()
-	delete(l.h.links, l)
-	l.h.mu.Unlock()
-	close(l.gone)
-}
-
-func (l *link) leavePool() {
-	l.h.mu.Lock()
-	defer l.h.mu.Unlock()
-	if l.h.pool[l.key] == l {
-		delete(l.h.pool, l.key)
-	}
-}
-
-// startIdle begins the time a connection without streams is kept.
-func (l *link) startIdle() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.idle == nil {
-		l.idle = time.AfterFunc(l.h.cfg.PoolIdle, l.idleOver)
-	} else {
-		l.idle.Reset(l.h.cfg.PoolIdle)
-	}
-}
-
-func (l *link) idleOver() {
-	c := l.c.Load()
-	c.mu.Lock()
-	busy := c.live > 0
-	c.mu.Unlock()
-	if !busy {
-		c.goAway()
-	}
-}
-
-// goAway is for Drain.
-func (l *link) goAway() {
-	if c := l.c.Load(); c != nil {
-		c.goAway()
-	} else {
-		l.abort(ErrHostClosed)
-	}
-}
-
-// kill is for Close: the host's context has ended the handshake.
-func (l *link) kill() {
-	<-l.ready
-	if c := l.c.Load(); c != nil {
-		c.qc.CloseWithError(connClosing, "host closes")
-	}
-}
-
-// firstPacket is called by the reading goroutine.
-func (l *link) firstPacket() {
-	l.mu.Lock()
-	fs := l.waiting
-	l.answered, l.waiting = true, nil
-	l.mu.Unlock()
-	for _, f := range fs {
-		f()
-	}
-}
-
-func (l *link) onAnswer(f func()) {
-	l.mu.Lock()
-	answered := l.answered
-	if !answered {
-		l.waiting = append(l.waiting, f)
-	}
-	l.mu.Unlock()
-	if answered {
-		f()
-	}
-}
-
-// open opens a stream and waits for the peer's status.
+// open opens a stream and waits for the peer's status, if need be.
 func (l *link) open(ctx context.Context, p Peer, clientPort uint16) (*Stream, error) {
 	c := l.c.Load()
 	if err := c.retain(); err != nil {
@@ -291,9 +126,23 @@ func (l *link) open(ctx context.Context, p Peer, clientPort uint16) (*Stream, er
 		}
 		return nil, dialError("open", p, err)
 	}
-	st := newStream(c, s, netip.AddrPortFrom(c.local.Addr(), clientPort), p.Remote)
+	st := newStream(c, s, netip.AddrPortFrom(c.local.Addr(), clientPort), p.tcp())
+	st.awaits.port = p.ServerPort
+	hdr := header{ClientPort: clientPort, ServerPort: p.ServerPort}
+	if c.opensFast(p.ServerPort) {
+		st.awaits.status = true
+		if _, err := s.Write(hdr.append(nil)); err != nil {
+			st.abort(streamGivenUp)
+			return nil, dialError("open", p, answerError(err))
+		}
+		return st, nil
+	}
 	giveUp := context.AfterFunc(ctx, func() { st.abort(streamGivenUp) })
-	err = st.greet(clientPort)
+	if _, err = s.Write(hdr.append(nil)); err != nil {
+		err = answerError(err)
+	} else {
+		err = st.readStatus()
+	}
 	if !giveUp() && ctx.Err() != nil {
 		return nil, dialError("answer", p, context.Cause(ctx))
 	}
@@ -304,20 +153,56 @@ func (l *link) open(ctx context.Context, p Peer, clientPort uint16) (*Stream, er
 	return st, nil
 }
 
-// greet sends the header and reads the status.
-func (st *Stream) greet(clientPort uint16) error {
-	hdr := header{ClientPort: clientPort}
-	if _, err := st.s.Write(hdr.append(nil)); err != nil {
-		return answerError(err)
-	}
+// readStatus reads the peer's answer.
+func (st *Stream) readStatus() error {
 	var b [1]byte
 	if _, err := io.ReadFull(st.s, b[:]); err != nil {
 		return answerError(err)
 	}
-	if s := status(b[0]); s != statusOK {
+	s := status(b[0])
+	st.c.answers(st.awaits.port, s == statusOK)
+	if s != statusOK {
 		return fmt.Errorf("peer answers status %#02x: %w", b[0], s.errno())
 	}
 	return nil
+}
+
+// fastFor is how long after the last packet from the peer a connection is taken
+// for alive.
+const fastFor = 30 * time.Second
+
+// opensFast reports that a stream to port needs no answer before the program
+// may send: somebody listened there when last heard of, and the peer is alive.
+// On the same host an answer costs nothing, and tells the truth.
+func (c *conn) opensFast(port uint16) bool {
+	if c.h.cfg.NoFastOpen || c.sameHost() && !fastOnSameHost {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.listens[port] && time.Since(c.heard()) < fastFor
+}
+
+// fastOnSameHost is turned on by tests, which have one host only.
+var fastOnSameHost = false
+
+// sameHost reports that the packets do not leave the host.
+func (c *conn) sameHost() bool {
+	return c.remote.Addr().IsLoopback() || c.remote.Addr().WithZone("") == c.local.Addr().WithZone("")
+}
+
+// answers notes whether somebody listens on the peer's port.
+func (c *conn) answers(port uint16, listens bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !listens {
+		delete(c.listens, port)
+		return
+	}
+	if c.listens == nil {
+		c.listens = make(map[uint16]bool)
+	}
+	c.listens[port] = true
 }
 
 // answerError is what the end of a stream before its status means.

@@ -22,10 +22,12 @@ type ListenOptions struct {
 	ReusePort bool // SO_REUSEPORT: the kernel shares the port out among sockets of one user
 }
 
-// Endpoint is a listening socket: one UDP port whose connections carry streams
-// to one program's port. Close it.
+// Endpoint is a listening socket: streams for one TCP port, of the connections
+// to the UDP port of the same number or of the host's one port. Close it.
 type Endpoint struct {
 	p      *port
+	local  netip.AddrPort // TCP
+	v6only bool
 	accept func(*Incoming)
 }
 
@@ -46,8 +48,9 @@ type port struct {
 	ln   *quicgo.Listener
 	gone chan struct{} // closed when the UDP socket is closed
 
-	mu    sync.Mutex // guards what follows
-	ep    *Endpoint  // nil: refuse
+	mu    sync.Mutex  // guards what follows
+	eps   []*Endpoint // none: refuse
+	turn  int         // of endpoints that share a TCP port
 	conns map[*conn]struct{}
 	dying bool // the socket is being closed
 }
@@ -56,17 +59,21 @@ const (
 	headerTimeout = 10 * time.Second
 )
 
-// Listen binds a UDP socket to local in ns (nil: the process's own) and calls
-// accept, on a goroutine of its own, for each stream that comes. A zero port
-// lets the kernel choose. Errors wrap the kernel's errno.
+// Listen serves the TCP port local in ns (nil: the process's own) and calls
+// accept, on a goroutine of its own, for each stream that comes. It binds a UDP
+// socket to the same address, where a zero port lets the kernel choose; or uses
+// that of Config.UDPPort, which all share. Errors wrap the kernel's errno.
 //
 // When streams of a closed Endpoint of the same address keep the socket, it is
 // taken over; their connections go on.
 func (h *Host) Listen(ns *netns.NS, local netip.AddrPort, o ListenOptions, accept func(*Incoming)) (*Endpoint, error) {
 	local = netip.AddrPortFrom(local.Addr().Unmap(), local.Port())
+	if h.cfg.UDPPort != 0 {
+		return h.listenShared(ns, local, o, accept)
+	}
 	key := portKey{ns.ID(), local, o.V6Only}
 	for {
-		e, wait, err := h.adopt(key, o, accept)
+		e, wait, err := h.adopt(key, local, o, accept)
 		if e != nil || err != nil {
 			return e, err
 		}
@@ -79,7 +86,7 @@ func (h *Host) Listen(ns *netns.NS, local netip.AddrPort, o ListenOptions, accep
 	if err != nil {
 		return nil, fmt.Errorf("listen %v/udp: %w", local, err)
 	}
-	e, err := h.serve(ns, key, sock, accept)
+	e, err := h.serve(ns, key, local, o, sock, accept)
 	if err != nil {
 		sock.Close()
 		return nil, fmt.Errorf("listen %v/udp: %w", local, err)
@@ -87,9 +94,43 @@ func (h *Host) Listen(ns *netns.NS, local netip.AddrPort, o ListenOptions, accep
 	return e, nil
 }
 
-// adopt looks for a socket of ours that lingers on the address. wait is closed
-// when one that is being closed is gone.
-func (h *Host) adopt(key portKey, o ListenOptions, accept func(*Incoming)) (e *Endpoint, wait <-chan struct{}, err error) {
+// listenShared adds to the socket of the host's one port in ns, which takes
+// packets for every address.
+func (h *Host) listenShared(ns *netns.NS, local netip.AddrPort, o ListenOptions, accept func(*Incoming)) (*Endpoint, error) {
+	if local.Port() == 0 {
+		return nil, fmt.Errorf("listen %v: the TCP port must be known: %w", local, unix.EINVAL)
+	}
+	h.sharing.Lock() // one at a time makes the socket
+	defer h.sharing.Unlock()
+	key := portKey{ns.ID(), netip.AddrPortFrom(netip.IPv6Unspecified(), h.cfg.UDPPort), false}
+	for {
+		e, wait, err := h.adopt(key, local, o, accept)
+		if e != nil || err != nil {
+			return e, err
+		}
+		if wait == nil {
+			break
+		}
+		<-wait
+	}
+	sock, err := listenSocket(ns, key.local, ListenOptions{})
+	if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL) { // no IPv6 here
+		sock, err = listenSocket(ns, netip.AddrPortFrom(netip.IPv4Unspecified(), h.cfg.UDPPort), ListenOptions{})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listen %v on the host's port %d/udp: %w", local, h.cfg.UDPPort, err)
+	}
+	e, err := h.serve(ns, key, local, o, sock, accept)
+	if err != nil {
+		sock.Close()
+		return nil, fmt.Errorf("listen %v on the host's port %d/udp: %w", local, h.cfg.UDPPort, err)
+	}
+	return e, nil
+}
+
+// adopt looks for a socket of ours on the address: the host's one port, or one
+// that lingers. wait is closed when one that is being closed is gone.
+func (h *Host) adopt(key portKey, local netip.AddrPort, o ListenOptions, accept func(*Incoming)) (e *Endpoint, wait <-chan struct{}, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
@@ -100,9 +141,12 @@ func (h *Host) adopt(key portKey, o ListenOptions, accept func(*Incoming)) (e *E
 		switch {
 		case p.dying:
 			wait = p.gone
-		case p.ep == nil:
-			p.ep = &Endpoint{p: p, accept: accept}
-			e = p.ep
+		case len(p.eps) == 0 || h.cfg.UDPPort != 0:
+			if h.cfg.UDPPort == 0 {
+				local = p.addr
+			}
+			e = &Endpoint{p: p, local: local, v6only: o.V6Only, accept: accept}
+			p.eps = append(p.eps, e)
 		}
 		p.mu.Unlock()
 		if e != nil {
@@ -113,12 +157,14 @@ func (h *Host) adopt(key portKey, o ListenOptions, accept func(*Incoming)) (e *E
 }
 
 // serve starts QUIC on a bound socket.
-func (h *Host) serve(ns *netns.NS, key portKey, sock *socket, accept func(*Incoming)) (*Endpoint, error) {
+func (h *Host) serve(ns *netns.NS, key portKey, local netip.AddrPort, o ListenOptions, sock *socket, accept func(*Incoming)) (*Endpoint, error) {
 	p := &port{
 		h: h, sock: sock, addr: udpAddrPort(sock.LocalAddr()),
 		gone: make(chan struct{}), conns: map[*conn]struct{}{},
 	}
-	key.local = p.addr
+	if h.cfg.UDPPort == 0 {
+		key.local, local = p.addr, p.addr
+	}
 	p.key = key
 	where := p.addr.String()
 	if !ns.IsSelf() {
@@ -133,8 +179,8 @@ func (h *Host) serve(ns *netns.NS, key portKey, sock *socket, accept func(*Incom
 		Conn: sock, ConnectionIDLength: 8, StatelessResetKey: reset,
 		ConnContext: p.admit,
 	}
-	p.ep = &Endpoint{p: p, accept: accept}
-	e := p.ep
+	e := &Endpoint{p: p, local: local, v6only: o.V6Only, accept: accept}
+	p.eps = []*Endpoint{e}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
@@ -151,9 +197,12 @@ func (h *Host) serve(ns *netns.NS, key portKey, sock *socket, accept func(*Incom
 	return e, nil
 }
 
-// Addr is the address bound, with the port the kernel chose if none was asked
-// for.
-func (e *Endpoint) Addr() netip.AddrPort { return e.p.addr }
+// Addr is the TCP address served, with the port the kernel chose if none was
+// asked for.
+func (e *Endpoint) Addr() netip.AddrPort { return e.local }
+
+// UDPAddr is the address of the UDP socket.
+func (e *Endpoint) UDPAddr() netip.AddrPort { return e.p.addr }
 
 // Close refuses new connections and streams from now on: a peer's Dial gets
 // ECONNREFUSED. Established streams go on; the UDP socket is closed with the
@@ -161,9 +210,11 @@ func (e *Endpoint) Addr() netip.AddrPort { return e.p.addr }
 func (e *Endpoint) Close() {
 	p := e.p
 	p.mu.Lock()
-	mine := p.ep == e
+	rest := slices.DeleteFunc(slices.Clone(p.eps), func(o *Endpoint) bool { return o == e })
+	last := len(rest) == 0 && len(p.eps) == 1
+	p.eps = rest
 	p.mu.Unlock()
-	if mine {
+	if last {
 		p.closeListening()
 	}
 }
@@ -174,21 +225,50 @@ func (e *Endpoint) Released() <-chan struct{} { return e.p.gone }
 // admit is asked for each Initial packet of a new connection; an error makes
 // quic-go answer CONNECTION_REFUSED.
 func (p *port) admit(ctx context.Context, _ *quicgo.ClientInfo) (context.Context, error) {
-	if p.listening() == nil {
+	if !p.listening() {
 		return nil, unix.ECONNREFUSED
 	}
 	return ctx, nil
 }
 
-func (p *port) listening() *Endpoint {
+func (p *port) listening() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.ep
+	return len(p.eps) > 0
+}
+
+// endpoint finds who serves the TCP port to, 0 being that of p itself, at our
+// address local: rather one of that address than of all, and in turn where
+// several share it. It is nil when nobody does.
+func (p *port) endpoint(to uint16, local netip.Addr) *Endpoint {
+	if to == 0 {
+		to = p.addr.Port()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var exact, any []*Endpoint
+	for _, e := range p.eps {
+		switch a := e.local.Addr(); {
+		case e.local.Port() != to:
+		case a.WithZone("") == local.WithZone(""):
+			exact = append(exact, e)
+		case a.IsUnspecified() && (a.Is4() == local.Is4() || a.Is6() && !e.v6only):
+			any = append(any, e)
+		}
+	}
+	if len(exact) == 0 {
+		exact = any
+	}
+	if len(exact) == 0 {
+		return nil
+	}
+	p.turn++
+	return exact[p.turn%len(exact)]
 }
 
 func (p *port) closeListening() {
 	p.mu.Lock()
-	p.ep = nil
+	p.eps = nil
 	conns := make([]*conn, 0, len(p.conns))
 	for c := range p.conns {
 		conns = append(conns, c)
@@ -212,7 +292,7 @@ func (p *port) kill() {
 // maybeEnd closes the socket if nobody listens and no connection is left.
 func (p *port) maybeEnd() {
 	p.mu.Lock()
-	end := p.ep == nil && len(p.conns) == 0 && !p.dying
+	end := len(p.eps) == 0 && len(p.conns) == 0 && !p.dying
 	p.dying = p.dying || end
 	p.mu.Unlock()
 	if end {
@@ -246,7 +326,7 @@ func (p *port) acceptConns() {
 func (p *port) admitConn(qc *quicgo.Conn) {
 	c := newConn(p.h, qc)
 	p.mu.Lock()
-	if p.ep == nil {
+	if len(p.eps) == 0 {
 		p.mu.Unlock()
 		qc.CloseWithError(connRefused, "nobody listens")
 		return
@@ -309,11 +389,12 @@ func (p *port) receive(c *conn, s *quicgo.Stream) {
 	}
 	s.SetReadDeadline(time.Time{})
 	in.st.remote = netip.AddrPortFrom(c.remote.Addr(), h.ClientPort)
-	e := p.listening()
-	if e == nil || h.ServerPort != 0 && h.ServerPort != p.addr.Port() {
+	e := p.endpoint(h.ServerPort, c.local.Addr())
+	if e == nil {
 		in.Refuse(unix.ECONNREFUSED)
 		return
 	}
+	in.st.local = netip.AddrPortFrom(c.local.Addr(), e.local.Port())
 	e.accept(in)
 }
 

@@ -130,7 +130,7 @@ func TestPoolIdle(t *testing.T) {
 	st := dial(t, hc, e.Addr())
 	srv := <-got
 	hc.mu.Lock()
-	l := hc.pool[poolKey{ns: Peer{}.NS.ID(), remote: e.Addr()}]
+	l := hc.pool[poolKey{ns: Peer{}.NS.ID(), remote: e.Addr()}][0]
 	hc.mu.Unlock()
 	st.Close()
 	srv.Close()

@@ -37,6 +37,14 @@ type Config struct {
 	// PoolIdle is how long a dialed connection without streams is kept;
 	// default 60 s.
 	PoolIdle time.Duration
+	// UDPPort is the one UDP port that everything is served on; 0 serves each
+	// TCP port on the UDP port of its number.
+	UDPPort uint16
+	// MaxConnections is how many connections to one peer share the streams;
+	// default 4.
+	MaxConnections int
+	// NoFastOpen has each Dial wait for the peer's answer.
+	NoFastOpen bool
 	// StreamWindow is the most a peer may send ahead on one stream that is
 	// not read, in octets; default 512 KiB. It grows to 6 MiB while a stream
 	// is read fast.
@@ -66,9 +74,11 @@ type Host struct {
 
 	mu     sync.Mutex // guards what follows
 	closed bool
-	pool   map[poolKey]*link
+	pool   map[poolKey][]*link
 	links  map[*link]struct{} // all client connections, those out of the pool too
 	ports  map[portKey][]*port
+
+	sharing sync.Mutex // orders the making of shared ports
 
 	bufferOnce sync.Once
 }
@@ -91,6 +101,9 @@ func NewHost(cfg Config) (*Host, error) {
 	def(&cfg.KeepAlive, 5*time.Second)
 	def(&cfg.HandshakeTimeout, 30*time.Second)
 	def(&cfg.PoolIdle, 60*time.Second)
+	if cfg.MaxConnections == 0 {
+		cfg.MaxConnections = 4
+	}
 	if cfg.StreamWindow == 0 {
 		cfg.StreamWindow = 512 << 10
 	}
@@ -109,7 +122,7 @@ func NewHost(cfg Config) (*Host, error) {
 	}
 	h := &Host{
 		cfg: cfg, id: cfg.Identity, log: cfg.Log,
-		pool: map[poolKey]*link{}, links: map[*link]struct{}{}, ports: map[portKey][]*port{},
+		pool: map[poolKey][]*link{}, links: map[*link]struct{}{}, ports: map[portKey][]*port{},
 	}
 	h.ctx, h.cancel = context.WithCancelCause(context.Background())
 	return h, nil

@@ -7,7 +7,9 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
@@ -31,7 +33,8 @@ type socket struct {
 	queue        bool // the error queue is on (IP_RECVERR)
 	// onPacket is called for the first read that brings packets. May be nil.
 	onPacket func()
-	answered bool // onPacket was called; only the reading goroutine uses it
+	answered bool         // onPacket was called; only the reading goroutine uses it
+	lastRead atomic.Int64 // when the last packet was read, as time.Time.UnixNano
 	// onError is told each error, from the reading or a writing goroutine.
 	// It must not block.
 	onError func(socketError)
@@ -191,6 +194,9 @@ func zoneIndex(zone string) (uint32, error) {
 	return uint32(i.Index), nil
 }
 
+// heard is when the last packet was read.
+func (s *socket) heard() time.Time { return time.Unix(0, s.lastRead.Load()) }
+
 // ReadBatch reads packets, and errors beside them, until there is a packet.
 // It returns an error only when the socket is of no more use or the deadline
 // passed.
@@ -198,6 +204,7 @@ func (s *socket) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
 	for {
 		n, err := s.batch.ReadBatch(ms, flags)
 		if err == nil && n > 0 {
+			s.lastRead.Store(time.Now().UnixNano())
 			if !s.answered {
 				s.answered = true
 				if s.onPacket != nil {

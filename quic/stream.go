@@ -2,6 +2,8 @@ package quic
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"net/netip"
 	"sync"
@@ -23,6 +25,13 @@ type Stream struct {
 	c             *conn
 	s             *quicgo.Stream
 	local, remote netip.AddrPort
+
+	// awaits is what a stream opened fast has yet to read; the reader's.
+	awaits struct {
+		status bool
+		port   uint16
+		err    error // what came instead
+	}
 
 	wmu  sync.Mutex // keeps CloseWrite out of a running Write (quic-go wants that)
 	over atomic.Uint32
@@ -59,13 +68,42 @@ func (st *Stream) half(dir uint32) bool {
 // ErrReset, after what came before the reset; ErrLost when the connection is
 // dead, never io.EOF then; net.ErrClosed after StopRead or Reset of our own.
 func (st *Stream) Read(p []byte) (int, error) {
+	if err := st.lateStatus(); err != nil {
+		return 0, err
+	}
 	n, err := st.s.Read(p)
 	return n, st.readEnd(err)
+}
+
+// lateStatus reads the status of a stream opened fast. A refusal is a reset: the
+// program has been told that it is connected.
+func (st *Stream) lateStatus() error {
+	if !st.awaits.status {
+		return st.awaits.err
+	}
+	err := st.readStatus()
+	if isTimeout(err) {
+		return err
+	}
+	st.awaits.status = false
+	if err == nil {
+		return nil
+	}
+	st.c.h.log.Info("connection refused after it was taken for open", "peer", st.remote, "err", err)
+	st.Reset()
+	if !errors.Is(err, ErrLost) {
+		err = fmt.Errorf("%w: %w", ErrReset, err)
+	}
+	st.awaits.err = err
+	return err
 }
 
 // AwaitRead returns when Read would not wait: there is data, its end or an
 // error. It lets a relay wait without a buffer.
 func (st *Stream) AwaitRead() {
+	if st.lateStatus() != nil {
+		return
+	}
 	var b [1]byte
 	_, _ = st.s.Peek(b[:]) // Read tells the error, after what came before it
 }

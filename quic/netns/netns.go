@@ -29,6 +29,7 @@ var ErrClosed = errors.New("netns: handle closed")
 // keeps the namespace alive, until Close. The nil *NS stands for Self.
 type NS struct {
 	id   uint64
+	dev  uint64 // of nsfs; Self only
 	self bool
 
 	mu     sync.Mutex // guards what follows
@@ -48,7 +49,7 @@ var self = sync.OnceValues(func() (*NS, error) {
 	if err := unix.Stat("/proc/self/ns/net", &st); err != nil {
 		return nil, fmt.Errorf("stat /proc/self/ns/net: %w", err)
 	}
-	return &NS{id: st.Ino, self: true, fd: -1}, nil
+	return &NS{id: st.Ino, dev: st.Dev, self: true, fd: -1}, nil
 })
 
 // Self returns the namespace of the process. It is one shared handle: Do runs
@@ -69,14 +70,14 @@ func FromFd(fd int) (*NS, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("fstat namespace fd %d: %w", fd, err)
 	}
+	if st.Ino == own.id && st.Dev == own.dev {
+		unix.Close(fd)
+		return own, nil
+	}
 	var fs unix.Statfs_t
 	if err := unix.Fstatfs(fd, &fs); err != nil || fs.Type != unix.NSFS_MAGIC {
 		unix.Close(fd)
 		return nil, fmt.Errorf("fd %d is no namespace: %w", fd, unix.EINVAL)
-	}
-	if st.Ino == own.id {
-		unix.Close(fd)
-		return own, nil
 	}
 	return &NS{id: st.Ino, fd: fd}, nil
 }

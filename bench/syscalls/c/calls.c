@@ -1,0 +1,187 @@
+/*
+ * Times system calls on TCP sockets and prints, for each, the name and the
+ * median and the 99th percentile in nanoseconds. argv[1] is how often each call
+ * is made, argv[2], if given, the only one to make. Only the call itself is
+ * timed: making and closing its socket is not.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+static int tcp, conn; /* an unconnected socket, a connected one */
+static struct sockaddr_in to;
+
+static void check(int failed, const char *what)
+{
+	if (!failed)
+		return;
+	perror(what);
+	exit(1);
+}
+
+static void prepare(void)
+{
+	tcp = socket(AF_INET, SOCK_STREAM, 0);
+	check(tcp < 0, "socket");
+}
+
+static void finish(void) { close(tcp); }
+
+static long do_socket(void)
+{
+	tcp = socket(AF_INET, SOCK_STREAM, 0);
+	return tcp < 0 ? -1 : 0;
+}
+
+static long do_bind(void)
+{
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	return bind(tcp, (struct sockaddr *)&a, sizeof a);
+}
+
+static long do_listen(void) { return listen(tcp, 8); }
+
+static long do_setsockopt(void)
+{
+	int one = 1;
+	return setsockopt(conn, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+}
+
+static long do_getsockopt(void)
+{
+	int v;
+	socklen_t n = sizeof v;
+	return getsockopt(conn, IPPROTO_TCP, TCP_NODELAY, &v, &n);
+}
+
+static long do_so_error(void)
+{
+	int v;
+	socklen_t n = sizeof v;
+	return getsockopt(conn, SOL_SOCKET, SO_ERROR, &v, &n);
+}
+
+static long do_keepalive(void)
+{
+	int one = 1;
+	return setsockopt(conn, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+}
+
+static long do_reuseaddr(void)
+{
+	int one = 1;
+	return setsockopt(tcp, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+}
+
+static long do_getsockname(void)
+{
+	struct sockaddr_in a;
+	socklen_t n = sizeof a;
+	return getsockname(conn, (struct sockaddr *)&a, &n);
+}
+
+static long do_getpeername(void)
+{
+	struct sockaddr_in a;
+	socklen_t n = sizeof a;
+	return getpeername(conn, (struct sockaddr *)&a, &n);
+}
+
+static long do_getpid(void) { return syscall(SYS_getpid) < 0 ? -1 : 0; }
+
+static long do_udp(void)
+{
+	tcp = socket(AF_INET, SOCK_DGRAM, 0);
+	return tcp < 0 ? -1 : 0;
+}
+
+static void nothing(void) {}
+
+static const struct call {
+	const char *name;
+	void (*before)(void);
+	long (*call)(void);
+	void (*after)(void);
+} calls[] = {
+	{"socket", nothing, do_socket, finish},
+	{"bind", prepare, do_bind, finish},
+	{"listen", prepare, do_listen, finish},
+	{"setsockopt_SO_REUSEADDR", prepare, do_reuseaddr, finish},
+	{"setsockopt_SO_KEEPALIVE", nothing, do_keepalive, nothing},
+	{"setsockopt_TCP_NODELAY", nothing, do_setsockopt, nothing},
+	{"getsockopt_TCP_NODELAY", nothing, do_getsockopt, nothing},
+	{"getsockopt_SO_ERROR", nothing, do_so_error, nothing},
+	{"getsockname", nothing, do_getsockname, nothing},
+	{"getpeername", nothing, do_getpeername, nothing},
+	{"socket_UDP_not_trapped", nothing, do_udp, finish},
+	{"getpid_not_trapped", nothing, do_getpid, nothing},
+};
+
+static long now(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000000000L + t.tv_nsec;
+}
+
+static int by_value(const void *a, const void *b)
+{
+	long x = *(const long *)a, y = *(const long *)b;
+	return (x > y) - (x < y);
+}
+
+static void run(const struct call *c, int times)
+{
+	long *ns = calloc(times, sizeof *ns);
+	check(!ns, "calloc");
+	for (int i = -times / 10; i < times; i++) { /* the first tenth warms up */
+		c->before();
+		long t = now();
+		long r = c->call();
+		t = now() - t;
+		check(r < 0, c->name);
+		c->after();
+		if (i >= 0)
+			ns[i] = t;
+	}
+	qsort(ns, times, sizeof *ns, by_value);
+	printf("%s %ld %ld\n", c->name, ns[times / 2], ns[times - 1 - times / 100]);
+	free(ns);
+}
+
+/* A connection of ours with ourselves. */
+static void connect_both(void)
+{
+	int l = socket(AF_INET, SOCK_STREAM, 0);
+	socklen_t n = sizeof to;
+	to.sin_family = AF_INET;
+	to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	check(bind(l, (struct sockaddr *)&to, sizeof to) || listen(l, 1), "listen");
+	check(getsockname(l, (struct sockaddr *)&to, &n), "getsockname");
+	conn = socket(AF_INET, SOCK_STREAM, 0);
+	check(connect(conn, (struct sockaddr *)&to, sizeof to), "connect");
+	check(accept(l, NULL, NULL) < 0, "accept");
+	close(l);
+}
+
+int main(int argc, char **argv)
+{
+	int times = argc > 1 ? atoi(argv[1]) : 0;
+	if (times < 100) {
+		fprintf(stderr, "usage: %s TIMES [CALL] (at least 100 times)\n", argv[0]);
+		return 2;
+	}
+	connect_both();
+	for (size_t i = 0; i < sizeof calls / sizeof *calls; i++)
+		if (argc < 3 || strcmp(argv[2], calls[i].name) == 0)
+			run(&calls[i], times);
+	return 0;
+}

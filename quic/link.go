@@ -1,0 +1,161 @@
+package quic
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	quicgo "github.com/quic-go/quic-go"
+)
+
+// link is a client's connection with the socket under it, from before the
+// handshake to the end.
+type link struct {
+	h    *Host
+	key  poolKey
+	peer Peer
+	sock *socket
+	c    atomic.Pointer[conn] // nil before the handshake is complete
+
+	ready chan struct{} // closed when the handshake is over
+	err   error         // of the handshake; after ready
+	gone  chan struct{} // closed when the socket is closed
+	abort context.CancelCauseFunc
+
+	dialing atomic.Int32 // streams under way that the connection does not count yet
+
+	// The rate of busy; the host's mu guards it.
+	rate    float64 // octets a second
+	bytes   uint64  // carried up to sampled
+	sampled time.Time
+
+	mu       sync.Mutex // guards what follows
+	answered bool
+	waiting  []func() // to call when the peer's first packet comes
+	idle     *time.Timer
+}
+
+// handshake runs once for a link and closes ready.
+func (l *link) handshake(ctx context.Context) {
+	ctx, cancel := context.WithTimeoutCause(ctx, l.h.cfg.HandshakeTimeout, context.DeadlineExceeded)
+	defer cancel()
+	tr := &quicgo.Transport{Conn: l.sock, ConnectionIDLength: 8}
+	c, err := l.connect(ctx, tr)
+	if err != nil {
+		if errors.Is(err, ErrIdentity) {
+			l.h.log.Error("peer refused", "err", err)
+		}
+		l.err = err
+		l.leavePool()
+		close(l.ready)
+		l.end(tr)
+		return
+	}
+	// The peer's QUIC on a port of its own stands for its listening socket.
+	c.answers(0, true)
+	c.heard = l.sock.heard
+	c.onDrain = l.leavePool
+	c.onIdle = l.startIdle
+	l.c.Store(c)
+	l.h.checkBuffers(l.sock)
+	c.run(func() {
+		l.leavePool()
+		l.mu.Lock()
+		stop(l.idle)
+		l.mu.Unlock()
+		l.end(tr)
+	})
+	c.mu.Lock()
+	if c.live == 0 {
+		l.startIdle() // the one who dialed may have given up
+	}
+	c.mu.Unlock()
+	close(l.ready)
+}
+
+func (l *link) connect(ctx context.Context, tr *quicgo.Transport) (*conn, error) {
+	qc, err := tr.Dial(ctx, net.UDPAddrFromAddrPort(l.peer.Remote), l.h.clientTLS(l.peer.Remote), l.h.quicConfig(true))
+	if err != nil {
+		return nil, err
+	}
+	if err := l.h.confirmPin(l.peer.Remote, qc.ConnectionState().TLS); err != nil {
+		qc.CloseWithError(connProto, "identity")
+		return nil, err
+	}
+	return newConn(l.h, qc), nil
+}
+
+// end closes what is under the connection, which is dead by now.
+func (l *link) end(tr *quicgo.Transport) {
+	l.abort(nil)
+	tr.Close()
+	l.sock.Close()
+	l.h.mu.Lock()
+	delete(l.h.links, l)
+	l.h.mu.Unlock()
+	close(l.gone)
+}
+
+// startIdle begins the time a connection without streams is kept.
+func (l *link) startIdle() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.idle == nil {
+		l.idle = time.AfterFunc(l.h.cfg.PoolIdle, l.idleOver)
+	} else {
+		l.idle.Reset(l.h.cfg.PoolIdle)
+	}
+}
+
+func (l *link) idleOver() {
+	c := l.c.Load()
+	c.mu.Lock()
+	busy := c.live > 0
+	c.mu.Unlock()
+	if !busy {
+		c.goAway()
+	}
+}
+
+// goAway is for Drain.
+func (l *link) goAway() {
+	if c := l.c.Load(); c != nil {
+		c.goAway()
+	} else {
+		l.abort(ErrHostClosed)
+	}
+}
+
+// kill is for Close: the host's context has ended the handshake.
+func (l *link) kill() {
+	<-l.ready
+	if c := l.c.Load(); c != nil {
+		c.qc.CloseWithError(connClosing, "host closes")
+	}
+}
+
+// firstPacket is called by the reading goroutine.
+func (l *link) firstPacket() {
+	l.mu.Lock()
+	fs := l.waiting
+	l.answered, l.waiting = true, nil
+	l.mu.Unlock()
+	for _, f := range fs {
+		f()
+	}
+}
+
+func (l *link) onAnswer(f func()) {
+	l.mu.Lock()
+	answered := l.answered
+	if !answered {
+		l.waiting = append(l.waiting, f)
+	}
+	l.mu.Unlock()
+	if answered {
+		f()
+	}
+}

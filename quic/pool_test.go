@@ -1,0 +1,155 @@
+package quic
+
+import (
+	"errors"
+	"io"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// fastHere has connections of this host answered at once as well.
+func fastHere(t *testing.T) {
+	fastOnSameHost = true
+	t.Cleanup(func() { fastOnSameHost = false })
+}
+
+// What the program writes first is with the server before the server has
+// answered.
+func TestFastOpenSendsBeforeTheAnswer(t *testing.T) {
+	fastHere(t)
+	incoming := make(chan *Incoming, 1)
+	e, err := testHost(t, nil).Listen(nil, addrPort("127.0.0.1:0"), ListenOptions{}, func(in *Incoming) { incoming <- in })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	st := dial(t, testHost(t, nil), e.Addr()) // returns, though nobody has answered
+	if _, err := io.WriteString(st, "early"); err != nil {
+		t.Fatal(err)
+	}
+	in := <-incoming
+	early := make([]byte, 5)
+	if _, err := io.ReadFull(in.st.s, early); err != nil || string(early) != "early" {
+		t.Fatalf("before the answer the server reads %q, %v", early, err)
+	}
+	srv, err := in.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	io.WriteString(srv, "late")
+	srv.Close()
+	if b, err := io.ReadAll(st); string(b) != "late" || err != nil {
+		t.Errorf("read %q, %v", b, err)
+	}
+	st.Close()
+}
+
+// A refusal that comes after a fast open is a reset, and the next Dial waits.
+func TestFastOpenRefused(t *testing.T) {
+	fastHere(t)
+	e, err := testHost(t, nil).Listen(nil, addrPort("127.0.0.1:0"), ListenOptions{}, func(in *Incoming) { in.Refuse(unix.ECONNREFUSED) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	h := testHost(t, nil)
+	st := dial(t, h, e.Addr())
+	st.AwaitRead()
+	for range 2 { // it stays so
+		_, err := st.Read(make([]byte, 1))
+		var errno unix.Errno
+		if !errors.Is(err, ErrReset) || !errors.As(err, &errno) || errno != unix.ECONNREFUSED {
+			t.Errorf("read: %v, want a reset by a refusal", err)
+		}
+	}
+	_, err = h.Dial(testContext(t), Peer{Remote: e.Addr()}, 40000, nil)
+	wantErrno(t, err, unix.ECONNREFUSED)
+}
+
+func TestNoFastOpenWaits(t *testing.T) {
+	fastHere(t)
+	e, err := testHost(t, nil).Listen(nil, addrPort("127.0.0.1:0"), ListenOptions{}, func(in *Incoming) { in.Refuse(unix.ECONNREFUSED) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	h := testHost(t, func(c *Config) { c.NoFastOpen = true })
+	_, err = h.Dial(testContext(t), Peer{Remote: e.Addr()}, 40000, nil)
+	wantErrno(t, err, unix.ECONNREFUSED)
+}
+
+// Many streams are spread over several connections, and not over more than
+// are allowed.
+func TestPoolGrows(t *testing.T) {
+	e, got := listen(t, testHost(t, nil), "127.0.0.1:0", ListenOptions{})
+	h := testHost(t, func(c *Config) { c.MaxConnections = 3 })
+	key := Peer{Remote: e.Addr()}.key()
+	sizes := func() (open int, loads []int) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		for _, l := range h.pool[key] {
+			if l.c.Load() != nil {
+				open++
+			}
+			loads = append(loads, l.load())
+		}
+		return open, loads
+	}
+	var streams []*Stream
+	defer func() {
+		for _, st := range streams {
+			st.Reset()
+		}
+	}()
+	const many = 200
+	for range many {
+		streams = append(streams, dial(t, h, e.Addr()))
+		streams = append(streams, <-got)
+		// What was begun beside this stream is open before the next.
+		for deadline := time.Now().Add(10 * time.Second); ; {
+			open, loads := sizes()
+			if open == len(loads) {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%d of %d connections open", open, len(loads))
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+	open, loads := sizes()
+	if open != 3 {
+		t.Errorf("%d connections (%v streams), want 3", open, loads)
+	}
+	sum := 0
+	for _, n := range loads {
+		sum += n
+		if n < many/3-manyStreams {
+			t.Errorf("streams are spread as %v", loads)
+		}
+	}
+	if sum != many {
+		t.Errorf("%d streams counted, want %d", sum, many)
+	}
+}
+
+// A bulk flow has another connection opened beside it.
+func TestPoolGrowsForBulk(t *testing.T) {
+	h := testHost(t, nil)
+	e, got := listen(t, testHost(t, nil), "127.0.0.1:0", ListenOptions{})
+	st := dial(t, h, e.Addr())
+	srv := <-got
+	defer st.Reset()
+	defer srv.Reset()
+	l := h.pool[Peer{Remote: e.Addr()}.key()][0]
+	h.mu.Lock()
+	l.bytes, l.sampled = 0, time.Now().Add(-rateOver)
+	l.bytes -= manyBytes // as if so much had been carried since
+	busy := l.busy()
+	h.mu.Unlock()
+	if !busy {
+		t.Error("not busy with that much carried")
+	}
+}
