@@ -26,6 +26,8 @@ type Config struct {
 	Policy *policy.Policy
 	// Fallback is DefaultFallback when it is zero.
 	Fallback Fallback
+	// UDPPort is where peers serve QUIC; 0: on the port that a program connects to.
+	UDPPort uint16
 	// RuntimeDirs are tried in order for the directory of socket names.
 	RuntimeDirs []string
 }
@@ -33,6 +35,7 @@ type Config struct {
 // Broker serves sessions.
 type Broker struct {
 	host    *quic.Host
+	udpPort uint16 // see Config
 	log     *slog.Logger
 	dir     *addfd.Dir
 	dock    *addfd.Dock
@@ -78,7 +81,7 @@ func New(c Config) (*Broker, error) {
 		return nil, err
 	}
 	b := &Broker{
-		host: c.Host, log: c.Log, dir: dir, dock: dock, anchors: addfd.NewAnchors(dir, c.Log), lost: addfd.NewLost(), started: time.Now(),
+		host: c.Host, udpPort: c.UDPPort, log: c.Log, dir: dir, dock: dock, anchors: addfd.NewAnchors(dir, c.Log), lost: addfd.NewLost(), started: time.Now(),
 		sockets: make(map[uint64]*Socket), sessions: make(map[uint64]*Session),
 	}
 	b.changed = sync.NewCond(&b.mu)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -89,6 +90,9 @@ func cgroupOf(tid int) (string, error) {
 // cannot be had is an error, never left out.
 func (d *dialState) peer() (quic.Peer, error) {
 	p := quic.Peer{NS: d.ns, UID: d.uid, Local: d.bindTo, Remote: d.remote}
+	if port := d.sock.b.udpPort; port != 0 {
+		p.Remote, p.ServerPort = netip.AddrPortFrom(d.remote.Addr(), port), d.remote.Port()
+	}
 	if id := d.decision.Identity; id != "" && id != policy.Pin {
 		// quic.Peer is to be told here whom to expect: p.Expect = id
 		return p, fmt.Errorf("identity %q of %s cannot be checked by this version: %w", id, d.decision.By(), unix.EACCES)

@@ -22,7 +22,7 @@ func TestPeerFailsClosed(t *testing.T) {
 		unix.EACCES:          {Mode: policy.Require, Identity: "db.example.com"},
 		unix.EPROTONOSUPPORT: {Mode: policy.Require, Framing: policy.FramingRaw, ALPN: "h3"},
 	} {
-		_, err := (&dialState{decision: d}).peer()
+		_, err := (&dialState{sock: &Socket{b: &Broker{}}, decision: d}).peer()
 		if got := asErrno(err, unix.EIO); got != want {
 			t.Errorf("%+v: %v, want %v", d, err, want)
 		}

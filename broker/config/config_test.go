@@ -300,7 +300,7 @@ func TestPrint(t *testing.T) {
 	if a, b := noLines(c.Rules), noLines(again.Rules); !equal(a, b) {
 		t.Errorf("%+v\nis printed as\n%+v", a, b)
 	}
-	if list, err := c.Unused(); len(list) != 3 || err == nil || !strings.Contains(err.Error(), "allow is not supported") || !strings.Contains(err.Error(), "tls.ca") {
+	if list, err := c.Unused(); len(list) != 4 || err == nil || !strings.Contains(err.Error(), "allow is not supported") || !strings.Contains(err.Error(), "tls.ca") {
 		t.Errorf("%q, %v", list, err)
 	}
 }

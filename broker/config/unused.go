@@ -8,8 +8,7 @@ import (
 // unused are the settings that are read and checked, and that this version does
 // nothing with. Whoever makes one work takes its line out.
 var unused = []string{
-	"pool.max_connections", "pool.fast_open",
-	"wire.udp_port", "wire.migration", "wire.resumption",
+	"wire.migration", "wire.resumption",
 	"qlog.dir", "qlog.max_bytes", "qlog.max_files",
 	"limits.streams_per_connection", "limits.connections_per_peer", "limits.connections", "limits.handshakes_per_second",
 }
@@ -25,6 +24,11 @@ func (c *Config) Unused() (list []string, err error) {
 	for _, name := range unused {
 		if o := c.origins[name]; !o.Built() {
 			list = append(list, fmt.Sprintf("%v: %s", o, name))
+		}
+	}
+	for i := range c.Rules {
+		if c.Rules[i].ZeroRTT {
+			list = append(list, c.Rules[i].Where+": rule.zero_rtt")
 		}
 	}
 	for _, e := range c.Exposes {

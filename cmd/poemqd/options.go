@@ -129,7 +129,8 @@ func start(c *config.Config, log *slog.Logger) (*running, error) {
 	r := &running{config: c}
 	q := quic.Config{
 		Identity: id, Log: log,
-		MaxIdle: c.Wire.MaxIdle, KeepAlive: c.Wire.KeepAlive, HandshakeTimeout: c.Wire.HandshakeTimeout, PoolIdle: c.Pool.Idle,
+		MaxIdle: c.Wire.MaxIdle, KeepAlive: c.Wire.KeepAlive, HandshakeTimeout: c.Wire.HandshakeTimeout,
+		UDPPort: uint16(c.Wire.UDPPort), PoolIdle: c.Pool.Idle, MaxConnections: c.Pool.MaxConnections, NoFastOpen: !c.Pool.FastOpen,
 	}
 	if path := os.Getenv("SSLKEYLOGFILE"); path != "" {
 		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
@@ -144,6 +145,7 @@ func start(c *config.Config, log *slog.Logger) (*running, error) {
 	}
 	r.broker, err = broker.New(broker.Config{
 		Host: r.host, Log: log, RuntimeDirs: runtimeDirs(c), Policy: rules(c), Fallback: broker.Fallback(c.Fallback),
+		UDPPort: uint16(c.Wire.UDPPort),
 	})
 	if err != nil {
 		return nil, errors.Join(err, r.host.Close())

@@ -34,15 +34,17 @@ func (b *broker) reload(t *testing.T, word string) {
 	eventually(t, 10*time.Second, fmt.Sprintf("poemqd logs %q", word), func() bool { return strings.Count(b.stderr(), word) > before })
 }
 
-// carriedBy runs one connection over port, with as before the client, and tells
-// what was seen on the wire.
-func (l *link) carriedBy(t *testing.T, port int, as ...string) string {
+// carriedBy runs one connection over port, served by b, with as before the
+// client, and tells what was seen on the wire.
+func (l *link) carriedBy(t *testing.T, b *broker, port int, as ...string) string {
 	t.Helper()
 	seen := l.capture(t, port)
 	addr := hostPort(l.server.v4, port)
+	line := "port=" + addr + " " // of the broker's log, when it serves the port by all that it shall be
+	before := strings.Count(b.stderr(), line)
 	server := l.server.start(t, input{}, program("gopeer"), "listen", addr, "blast", "1000")
 	eventually(t, 15*time.Second, fmt.Sprintf("port %d is served", port), func() bool {
-		return server.ended() || inTable(server.pid, "udp", port, "") || inTable(server.pid, "tcp", port, "0A")
+		return server.ended() || strings.Count(b.stderr(), line) > before
 	})
 	client := l.client.start(t, input{}, append(as, program("gopeer"), "connect", addr, "sink", "1000")...)
 	client.succeed(t, 20*time.Second)
@@ -91,7 +93,7 @@ func TestRules(t *testing.T) {
 		{name: "require before off", port: required, as: nobody, want: "udp"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			if got := l.carriedBy(t, tc.port, tc.as...); got != tc.want {
+			if got := l.carriedBy(t, b, tc.port, tc.as...); got != tc.want {
 				t.Errorf("carried by %s, want %s", got, tc.want)
 			}
 		})
@@ -116,6 +118,20 @@ func TestRules(t *testing.T) {
 	})
 }
 
+// TestOneUDPPort has all of a host's QUIC go over one UDP port.
+func TestOneUDPPort(t *testing.T) {
+	needPoemq(t)
+	l := loopback(t)
+	port, shared := freePort(t), freePort(t)
+	configure(t, l.server, fmt.Sprintf("[wire]\nudp_port = %d\n[policy]\ndefault = \"require\"\n", shared))
+	b := startBroker(t, l.server)
+	seen := l.capture(t, shared)
+	if got := l.carriedBy(t, b, port); got != "0 UDP packets and 0 TCP segments" {
+		t.Errorf("on the TCP port: %s", got)
+	}
+	seen.onlyUDP(t)
+}
+
 // TestReload changes the rules of a running broker: new connections follow, and
 // a configuration with faults changes nothing.
 func TestReload(t *testing.T) {
@@ -124,12 +140,12 @@ func TestReload(t *testing.T) {
 	port := freePort(t)
 	configure(t, l.server, "")
 	b := startBroker(t, l.server)
-	if got := l.carriedBy(t, port); got != "udp" {
+	if got := l.carriedBy(t, b, port); got != "udp" {
 		t.Errorf("at first carried by %s", got)
 	}
 	configure(t, l.server, "[pool]\nidle = \"10s\"\n[policy]\ndefault = \"off\"\n")
 	b.reload(t, "configuration read again")
-	if got := l.carriedBy(t, port); got != "tcp" {
+	if got := l.carriedBy(t, b, port); got != "tcp" {
 		t.Errorf("with the default off carried by %s", got)
 	}
 	if !strings.Contains(b.stderr(), "settings wait for a restart") || !strings.Contains(b.stderr(), "pool.idle") {
@@ -137,12 +153,12 @@ func TestReload(t *testing.T) {
 	}
 	configure(t, l.server, "[policy]\ndefault = \"requir\"\n")
 	b.reload(t, "the configuration has faults")
-	if got := l.carriedBy(t, port); got != "tcp" {
+	if got := l.carriedBy(t, b, port); got != "tcp" {
 		t.Errorf("with a configuration that has faults carried by %s", got)
 	}
 	configure(t, l.server, fmt.Sprintf("[[rule]]\nport = %d\nmode = \"require\"\n", port))
 	b.reload(t, "configuration read again")
-	if got := l.carriedBy(t, port); got != "udp" {
+	if got := l.carriedBy(t, b, port); got != "udp" {
 		t.Errorf("with a rule that requires it carried by %s", got)
 	}
 }
@@ -235,7 +251,7 @@ func TestFallbackIsForgotten(t *testing.T) {
 	if said := b.ctl(t, "fallback"); !strings.Contains(said, addr) || !strings.Contains(said, "UDP port closed") {
 		t.Errorf("poemqctl fallback: %s", said)
 	}
-	if got := l.carriedBy(t, port); got != "udp" {
+	if got := l.carriedBy(t, b, port); got != "udp" {
 		t.Errorf("a server that has QUIC now is reached by %s", got)
 	}
 	if said := b.ctl(t, "fallback"); said != "" {
