@@ -52,6 +52,9 @@ func (b *Broker) SetPolicy(p *policy.Policy) {
 	b.policy.Store(p)
 }
 
+// Why is what the policy in force decides about q.
+func (b *Broker) Why(q policy.Query) policy.Decision { return b.policy.Load().Decide(q) }
+
 // decide asks the policy in force about a call of r's program.
 func (s *Session) decide(r Request, q policy.Query) policy.Decision {
 	q.Session, q.Asked = s.name, s.asked
@@ -62,7 +65,7 @@ func (s *Session) decide(r Request, q policy.Query) policy.Decision {
 		}
 		return name
 	}
-	return s.b.policy.Load().Decide(q)
+	return s.b.Why(q)
 }
 
 // cgroupOf is the path of a task's cgroup: that of version 2 (cgroups(7)), or

@@ -37,6 +37,7 @@ func main() {
 			RunE: func(c *cobra.Command, _ []string) error { return status(c.Context(), control, asJSON, os.Stdout) },
 		},
 		fallbackCommand(&control, &asJSON),
+		whyCommand(&control, &asJSON),
 	)
 	if err := root.ExecuteContext(context.Background()); err != nil {
 		fmt.Fprintln(os.Stderr, "poemqctl:", err)

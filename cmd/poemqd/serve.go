@@ -2,15 +2,12 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
-	"net/http/pprof"
-	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -99,39 +96,7 @@ func serveControl(path string, b *broker.Broker, log *slog.Logger) (stop func(),
 	if err != nil {
 		return nil, err
 	}
-	mux := http.NewServeMux()
-	answer := func(w http.ResponseWriter, what any) {
-		w.Header().Set("Content-Type", "application/json")
-		if err := json.NewEncoder(w).Encode(what); err != nil {
-			log.Debug("control socket", "error", err)
-		}
-	}
-	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, struct {
-			Version string `json:"version"`
-			broker.Status
-		}{version, b.Status()})
-	})
-	mux.HandleFunc("GET /v1/fallback", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, struct {
-			Fallback []broker.Remembered `json:"fallback"`
-		}{b.Remembered()})
-	})
-	mux.HandleFunc("DELETE /v1/fallback", func(w http.ResponseWriter, r *http.Request) {
-		var remote netip.AddrPort
-		if s := r.FormValue("destination"); s != "" {
-			var err error
-			if remote, err = netip.ParseAddrPort(s); err != nil {
-				http.Error(w, "destination: "+err.Error(), http.StatusBadRequest)
-				return
-			}
-		}
-		answer(w, struct {
-			Forgotten int `json:"forgotten"`
-		}{b.Forget(remote)})
-	})
-	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux := controlAPI(b, log)
 	s := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	go func() {
 		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {

@@ -98,6 +98,19 @@ func TestRules(t *testing.T) {
 			}
 		})
 	}
+	t.Run("why", func(t *testing.T) {
+		for _, tc := range []struct{ args, want string }{
+			{fmt.Sprintf("127.0.0.1:%d", required), "require (rule 1, " + l.server.config + ":2, \"required\")"},
+			{fmt.Sprintf("--listen 127.0.0.1:%d", off), "off (rule 2, " + l.server.config + ":6)"},
+			{fmt.Sprintf("--uid 65534 127.0.0.1:%d", users), "off (rule 3, "},
+			{fmt.Sprintf("--uid 0 --quic require 127.0.0.1:%d", users), "require (no rule)"},
+			{fmt.Sprintf("--uid 0 127.0.0.1:%d", users), "prefer (no rule)"},
+		} {
+			if said := b.ctl(t, append([]string{"why"}, strings.Fields(tc.args)...)...); !strings.Contains(said, ": "+tc.want) {
+				t.Errorf("why %s: %swant %s", tc.args, said, tc.want)
+			}
+		}
+	})
 	t.Run("require without QUIC", func(t *testing.T) {
 		plain, err := net.Listen("tcp", hostPort(l.server.v4, required))
 		if err != nil {
