@@ -10,8 +10,6 @@ import (
 
 	"github.com/poemq/poemq/addfd"
 	"github.com/poemq/poemq/broker/policy"
-	"github.com/poemq/poemq/quic"
-	"github.com/poemq/poemq/quic/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -19,7 +17,7 @@ import (
 type listenState struct {
 	sock   *Socket
 	anchor *addfd.Anchor
-	point  *listenPoint // nil when only TCP is served
+	point  *listenPoint // nil when only TCP is served; guarded by pointTable.mu
 	tcp    net.Listener // nil when only QUIC is served
 
 	mu sync.Mutex // guards what follows
@@ -49,27 +47,6 @@ type arrival struct {
 type taken struct {
 	*arrival
 	fd int
-}
-
-// listenPoint is a UDP port that QUIC is served on, by one socket or several
-// with SO_REUSEPORT.
-type listenPoint struct {
-	b       *Broker
-	key     pointKey
-	ep      *quic.Endpoint
-	members []*listenState // guarded by pointTable.mu
-	next    int
-}
-
-type pointKey struct {
-	ns     uint64
-	local  netip.AddrPort
-	v6only bool
-}
-
-type pointTable struct {
-	mu sync.Mutex
-	m  map[pointKey]*listenPoint
 }
 
 // listen answers listen(2).
@@ -112,13 +89,6 @@ func (s *Session) listen(r Request, sock *Socket, c *copyFd) {
 	})
 }
 
-// portPatience is how long a port is waited for that another broker may be
-// about to leave: its program has ended, its last bytes are under way.
-const (
-	portPatience = time.Second
-	portRetry    = 10 * time.Millisecond
-)
-
 // serve makes sock, of which fd is a copy, listen.
 func (b *Broker) serve(sock *Socket, fd, backlog int, decision policy.Decision) unix.Errno {
 	sock.mu.Lock()
@@ -144,11 +114,13 @@ func (b *Broker) serve(sock *Socket, fd, backlog int, decision policy.Decision) 
 		l.tcp = tcp
 		sock.renamed(hold)
 	}
+	var later bool
 	if mode != policy.Off {
-		if err := b.join(l, ns, hold.local); err != nil && mode == policy.Require {
+		if err := b.join(l, ns, hold.local, mode); err != nil && mode == policy.Require {
 			return asErrno(err, unix.EADDRINUSE)
 		} else if err != nil {
-			sock.sess.log.Warn("a listening port is served by TCP only", "port", hold.local, "reason", err)
+			later = errors.Is(err, unix.EADDRINUSE)
+			sock.sess.log.Warn("a listening port is served by TCP only", "port", hold.local, "reason", err, "tried_again", later)
 		}
 	}
 	emptyQueue(fd) // of a socket that was shut down
@@ -168,7 +140,10 @@ func (b *Broker) serve(sock *Socket, fd, backlog int, decision policy.Decision) 
 	if l.tcp != nil {
 		b.wg.Go(l.acceptTCP)
 	}
-	sock.sess.log.Info("listening", "socket", sock.cookie, "port", hold.local, "policy", mode, "rule", decision.By(), "quic", l.point != nil)
+	sock.sess.log.Info("listening", "socket", sock.cookie, "port", hold.local, "policy", mode, "rule", decision.By(), "quic", b.onPoint(l))
+	if later {
+		b.wg.Go(func() { b.joinLater(l, ns, hold.local) })
+	}
 	return 0
 }
 
@@ -183,111 +158,6 @@ func listenTCP(h *portHold, backlog int) (net.Listener, error) {
 	f := os.NewFile(uintptr(fd), "tcp")
 	defer f.Close()
 	return net.FileListener(f)
-}
-
-// join has l served on the UDP port of local.
-func (b *Broker) join(l *listenState, ns *netns.NS, local netip.AddrPort) error {
-	v6only, reuse := l.sock.v6only(), l.sock.reusePort()
-	key := pointKey{ns.ID(), local, v6only}
-	deadline := time.Now().Add(portPatience)
-	for {
-		err := b.joinOnce(l, ns, key, quic.ListenOptions{V6Only: v6only, ReusePort: reuse})
-		if !errors.Is(err, unix.EADDRINUSE) || time.Now().After(deadline) {
-			return err
-		}
-		b.reapClosed()
-		select {
-		case <-b.ctx.Done():
-			return err
-		case <-time.After(portRetry):
-		}
-	}
-}
-
-func (b *Broker) joinOnce(l *listenState, ns *netns.NS, key pointKey, o quic.ListenOptions) error {
-	b.points.mu.Lock()
-	defer b.points.mu.Unlock()
-	p := b.points.m[key]
-	switch {
-	case p != nil && !o.ReusePort:
-		return unix.EADDRINUSE
-	case p == nil:
-		p = &listenPoint{b: b, key: key}
-		ep, err := b.host.Listen(ns, key.local, o, p.arrive)
-		if err != nil {
-			return err
-		}
-		p.ep = ep
-		if b.points.m == nil {
-			b.points.m = make(map[pointKey]*listenPoint)
-		}
-		b.points.m[key] = p
-		// Whoever here came to this port by TCP may take QUIC from now on.
-		b.memory.forgetIf(func(r *Remembered) bool { return r.NetNS == key.ns && r.Remote.Port() == key.local.Port() })
-	}
-	p.members = append(p.members, l)
-	l.point = p
-	return nil
-}
-
-// leave takes l off its point, and ends the point with its last member.
-func (p *listenPoint) leave(l *listenState) {
-	p.b.points.mu.Lock()
-	defer p.b.points.mu.Unlock()
-	for i, m := range p.members {
-		if m == l {
-			p.members = append(p.members[:i:i], p.members[i+1:]...)
-			break
-		}
-	}
-	if len(p.members) == 0 && p.b.points.m[p.key] == p {
-		delete(p.b.points.m, p.key)
-		p.ep.Close()
-	}
-}
-
-// pick shares connections out in turn.
-func (p *listenPoint) pick() *listenState {
-	p.b.points.mu.Lock()
-	defer p.b.points.mu.Unlock()
-	if len(p.members) == 0 {
-		return nil
-	}
-	p.next++
-	return p.members[p.next%len(p.members)]
-}
-
-// arrive brings a stream to a listening socket's queue.
-func (p *listenPoint) arrive(in *quic.Incoming) {
-	for {
-		l := p.pick()
-		if l == nil {
-			in.Refuse(unix.ECONNREFUSED)
-			return
-		}
-		a := &arrival{remote: in.RemoteAddr(), local: in.LocalAddr()}
-		if patience := l.sock.deferAccept(); patience > 0 {
-			p.arriveLater(l, a, in, patience)
-			return
-		}
-		switch l.enqueue(a, in.Done(), nil) {
-		case nil:
-			st, err := in.Accept()
-			if err != nil {
-				a.relay.abort()
-				return
-			}
-			a.relay.start(st)
-			return
-		case errGaveUp:
-			return
-		default:
-			if !l.isClosed() {
-				l.sock.closedByProgram() // and so off the point
-			}
-			p.leave(l)
-		}
-	}
 }
 
 // acceptTCP serves the port's plain TCP.
@@ -418,7 +288,5 @@ func (l *listenState) close() {
 	if l.tcp != nil {
 		l.tcp.Close()
 	}
-	if l.point != nil {
-		l.point.leave(l)
-	}
+	l.sock.b.leavePoint(l)
 }

@@ -106,7 +106,7 @@ func (s *Session) handle(n *notify.Notification) {
 	case notify.Connect:
 		s.onSocket(r, s.connect)
 	case notify.Bind:
-		s.onSocket(r, s.bind)
+		s.onSocketElse(r, s.bind, s.bindForeign)
 	case notify.Listen:
 		s.onSocket(r, s.listen)
 	case notify.Accept, notify.Accept4:
@@ -131,9 +131,14 @@ func (s *Session) handle(n *notify.Notification) {
 // onSocket looks argument 0 up and has h answer. h borrows the copy of the
 // program's descriptor: it is closed when h returns, unless h keeps it.
 func (s *Session) onSocket(r Request, h func(Request, *Socket, *copyFd)) {
+	s.onSocketElse(r, h, s.carryOn)
+}
+
+// onSocketElse has foreign answer for a file that is not ours.
+func (s *Session) onSocketElse(r Request, h func(Request, *Socket, *copyFd), foreign func(Request)) {
 	sock, fd := s.b.find(r, r.Int(0))
 	if sock == nil {
-		s.carryOn(r)
+		foreign(r)
 		return
 	}
 	c := copyFd{fd: fd}

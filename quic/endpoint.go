@@ -219,6 +219,31 @@ func (e *Endpoint) Close() {
 	}
 }
 
+// Yield closes e at once, idle connections with it, so that the UDP port is free
+// as soon as Released is closed. It does nothing and returns false while there
+// are streams, or others on the port.
+func (e *Endpoint) Yield() bool {
+	p := e.p
+	p.mu.Lock()
+	ours := len(p.eps) == 1 && p.eps[0] == e
+	for c := range p.conns {
+		c.mu.Lock()
+		ours = ours && c.live == 0
+		c.mu.Unlock()
+	}
+	if ours {
+		p.eps = nil
+		for c := range p.conns {
+			c.close(connRefused, "nobody listens")
+		}
+	}
+	p.mu.Unlock()
+	if ours {
+		p.maybeEnd()
+	}
+	return ours
+}
+
 // Released is closed when the UDP socket is: the port is free again.
 func (e *Endpoint) Released() <-chan struct{} { return e.p.gone }
 

@@ -1,0 +1,193 @@
+package broker
+
+import (
+	"errors"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/poemq/poemq/broker/policy"
+	"github.com/poemq/poemq/quic"
+	"github.com/poemq/poemq/quic/netns"
+	"golang.org/x/sys/unix"
+)
+
+// listenPoint is a UDP port that QUIC is served on, by one socket or several
+// with SO_REUSEPORT.
+type listenPoint struct {
+	b       *Broker
+	key     pointKey
+	ep      *quic.Endpoint
+	members []*listenState // guarded by pointTable.mu
+	next    int
+}
+
+type pointKey struct {
+	ns     uint64
+	local  netip.AddrPort
+	v6only bool
+}
+
+type pointTable struct {
+	mu sync.Mutex
+	m  map[pointKey]*listenPoint
+}
+
+// A UDP port may be in use by another broker that is about to leave it: its
+// program has ended, its last bytes are under way. With TCP beside it the
+// program need not wait for that.
+const (
+	portPatience = time.Second // under require
+	portGlance   = 50 * time.Millisecond
+	portRetry    = 10 * time.Millisecond
+	portRetryMax = 5 * time.Second
+	portLater    = 15 * time.Minute // about as long as last bytes can take, see poemqd
+)
+
+// join has l served on the UDP port of local.
+func (b *Broker) join(l *listenState, ns *netns.NS, local netip.AddrPort, mode policy.Mode) error {
+	patience := portGlance
+	if mode == policy.Require {
+		patience = portPatience
+	}
+	deadline := time.Now().Add(patience)
+	for {
+		err := b.joinOnce(l, ns, local)
+		if !errors.Is(err, unix.EADDRINUSE) || time.Now().After(deadline) {
+			return err
+		}
+		b.reapClosed()
+		select {
+		case <-b.ctx.Done():
+			return err
+		case <-time.After(portRetry):
+		}
+	}
+}
+
+// joinLater has l served by QUIC when the port becomes free.
+func (b *Broker) joinLater(l *listenState, ns *netns.NS, local netip.AddrPort) {
+	end := time.Now().Add(portLater)
+	for wait := portGlance; time.Now().Before(end); wait = min(2*wait, portRetryMax) {
+		select {
+		case <-b.ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		if l.isClosed() {
+			return
+		}
+		switch err := b.joinOnce(l, ns, local); {
+		case errors.Is(err, unix.EADDRINUSE):
+			continue
+		case err != nil:
+			l.sock.sess.log.Warn("a listening port stays with TCP only", "port", local, "reason", err)
+		case l.isClosed(): // meanwhile
+			b.leavePoint(l)
+		default:
+			l.sock.sess.log.Info("a listening port is served by QUIC from now on", "port", local)
+		}
+		return
+	}
+}
+
+func (b *Broker) joinOnce(l *listenState, ns *netns.NS, local netip.AddrPort) error {
+	o := quic.ListenOptions{V6Only: l.sock.v6only(), ReusePort: l.sock.reusePort()}
+	key := pointKey{ns.ID(), local, o.V6Only}
+	b.points.mu.Lock()
+	defer b.points.mu.Unlock()
+	p := b.points.m[key]
+	switch {
+	case p != nil && !o.ReusePort:
+		return unix.EADDRINUSE
+	case p == nil:
+		p = &listenPoint{b: b, key: key}
+		ep, err := b.host.Listen(ns, key.local, o, p.arrive)
+		if err != nil {
+			return err
+		}
+		p.ep = ep
+		if b.points.m == nil {
+			b.points.m = make(map[pointKey]*listenPoint)
+		}
+		b.points.m[key] = p
+		// Whoever here came to this port by TCP may take QUIC from now on.
+		b.memory.forgetIf(func(r *Remembered) bool { return r.NetNS == key.ns && r.Remote.Port() == key.local.Port() })
+	}
+	p.members = append(p.members, l)
+	l.point = p
+	return nil
+}
+
+// onPoint tells whether l is served by QUIC.
+func (b *Broker) onPoint(l *listenState) bool {
+	b.points.mu.Lock()
+	defer b.points.mu.Unlock()
+	return l.point != nil
+}
+
+// leavePoint takes l off its point, if it has one, and ends the point with its
+// last member.
+func (b *Broker) leavePoint(l *listenState) {
+	b.points.mu.Lock()
+	defer b.points.mu.Unlock()
+	p := l.point
+	if p == nil {
+		return
+	}
+	l.point = nil
+	for i, m := range p.members {
+		if m == l {
+			p.members = append(p.members[:i:i], p.members[i+1:]...)
+			break
+		}
+	}
+	if len(p.members) == 0 && b.points.m[p.key] == p {
+		delete(b.points.m, p.key)
+		p.ep.Close()
+	}
+}
+
+// pick shares connections out in turn.
+func (p *listenPoint) pick() *listenState {
+	p.b.points.mu.Lock()
+	defer p.b.points.mu.Unlock()
+	if len(p.members) == 0 {
+		return nil
+	}
+	p.next++
+	return p.members[p.next%len(p.members)]
+}
+
+// arrive brings a stream to a listening socket's queue.
+func (p *listenPoint) arrive(in *quic.Incoming) {
+	for {
+		l := p.pick()
+		if l == nil {
+			in.Refuse(unix.ECONNREFUSED)
+			return
+		}
+		a := &arrival{remote: in.RemoteAddr(), local: in.LocalAddr()}
+		if patience := l.sock.deferAccept(); patience > 0 {
+			p.arriveLater(l, a, in, patience)
+			return
+		}
+		switch l.enqueue(a, in.Done(), nil) {
+		case nil:
+			st, err := in.Accept()
+			if err != nil {
+				a.relay.abort()
+				return
+			}
+			a.relay.start(st)
+			return
+		case errGaveUp:
+			return
+		default:
+			if !l.isClosed() {
+				l.sock.closedByProgram() // and so off the point
+			}
+			p.b.leavePoint(l)
+		}
+	}
+}
