@@ -7,11 +7,12 @@ import (
 	"time"
 
 	"github.com/poemq/poemq/addfd"
+	"github.com/poemq/poemq/broker/policy"
 	"github.com/poemq/poemq/quic/netns"
 	"golang.org/x/sys/unix"
 )
 
-// dialState is a connection attempt. Its fields up to policy do not change.
+// dialState is a connection attempt. Its fields up to patience do not change.
 type dialState struct {
 	sock     *Socket
 	ns       *netns.NS
@@ -20,7 +21,7 @@ type dialState struct {
 	bindTo   netip.Addr     // the address the program bound, if any
 	remote   netip.AddrPort
 	port     *ephemeral
-	policy   Policy
+	decision policy.Decision
 	patience time.Duration
 
 	cancel context.CancelFunc
@@ -310,7 +311,7 @@ func (d *dialState) log(err error) {
 		log.Debug("connected", "socket", d.sock.cookie, "local", d.local, "remote", d.remote)
 		return
 	}
-	log.Info("connect failed", "socket", d.sock.cookie, "remote", d.remote, "policy", d.policy, "error", err)
+	log.Info("connect failed", "socket", d.sock.cookie, "remote", d.remote, "policy", d.decision.Mode, "rule", d.decision.By(), "error", err)
 }
 
 // copyIfShown is a copy of the program's descriptor if that looks as one that

@@ -75,6 +75,18 @@ func TestArrows(t *testing.T) {
 	}
 }
 
+// TestPolicyIsPure: rules are decided and read without a broker.
+func TestPolicyIsPure(t *testing.T) {
+	const policy, config = module + "/broker/policy", module + "/broker/config"
+	for _, p := range packages(t) {
+		for _, path := range p.Imports {
+			if p.ImportPath == policy && house(path) != "" || p.ImportPath == config && house(path) != "" && path != policy {
+				t.Errorf("%s imports %s", p.ImportPath, path)
+			}
+		}
+	}
+}
+
 // TestHouseIsThere tells which rules hold only because nothing is there yet.
 func TestHouseIsThere(t *testing.T) {
 	there := map[string]bool{}
