@@ -37,7 +37,7 @@ func (s *Session) accept(r Request, sock *Socket, c *copyFd) {
 }
 
 // acceptNow answers r with a connection that waits, or with an error; false
-// when there is neither.
+// when there is neither. fd is for take.
 func (s *Session) acceptNow(r Request, l *listenState, fd, flags int) bool {
 	t, err := l.take(fd)
 	if err == unix.EAGAIN {
@@ -120,10 +120,17 @@ func (s *Session) acceptedSocket(from *Socket, t taken) (*Socket, error) {
 }
 
 // take gets the first connection out of the kernel's queue. fd is a copy of
-// the program's listening descriptor. EAGAIN: none. EINVAL: it was shut down.
+// the program's listening descriptor, -1 for the one that is kept while
+// somebody waits. EAGAIN: none. EINVAL: it was shut down.
 func (l *listenState) take(fd int) (taken, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if fd < 0 {
+		fd = l.copy
+	}
+	if fd < 0 {
+		return taken{}, unix.EAGAIN // nobody waits any more
+	}
 	for {
 		if l.owed > 0 && len(l.back) > 0 {
 			l.owed--
@@ -241,8 +248,7 @@ func (s *Session) acceptLater(r Request, l *listenState, c *copyFd, flags int) {
 	w := &waiter{req: r}
 	w.dropped = func() { l.removeWaiter(w) }
 	w.look = func(r Request) bool {
-		fd := l.waitersCopy()
-		if fd < 0 || !s.acceptNow(r, l, fd, flags) {
+		if !s.acceptNow(r, l, -1, flags) {
 			return false
 		}
 		l.removeWaiter(w)
@@ -266,12 +272,6 @@ func (s *Session) acceptLater(r Request, l *listenState, c *copyFd, flags int) {
 		l.mu.Unlock()
 		l.serveWaiter(next)
 	}
-}
-
-func (l *listenState) waitersCopy() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.copy
 }
 
 // nextWaiter is the one that waits longest; l.mu is held.
@@ -329,6 +329,7 @@ func (l *listenState) dropStale() {
 	for _, w := range waiters {
 		if !w.req.Valid() {
 			w.drop()
+			l.removeWaiter(w) // somebody else may be dropping it at this moment
 		}
 	}
 }

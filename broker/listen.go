@@ -256,7 +256,7 @@ func (p *listenPoint) arrive(in *quic.Incoming) {
 			p.arriveLater(l, a, in, patience)
 			return
 		}
-		switch l.enqueue(a, in.Done(), nil) {
+		switch err := l.enqueue(a, in.Done(), nil); err {
 		case nil:
 			st, err := in.Accept()
 			if err != nil {
@@ -267,12 +267,26 @@ func (p *listenPoint) arrive(in *quic.Incoming) {
 			return
 		case errGaveUp:
 			return
-		default:
-			if !l.isClosed() {
-				l.sock.closedByProgram() // and so off the point
-			}
+		case unix.ECONNREFUSED:
+			l.refuses() // and so is off the point
 			p.leave(l)
+		default: // no descriptors or memory left, which passes
+			l.sock.sess.log.Warn("a connection cannot be taken", "port", p.key.local, "error", err)
+			in.Refuse(unix.ECONNREFUSED)
+			return
 		}
+	}
+}
+
+// refuses is for an l that takes no connection any more: its program closed it,
+// and we may be the first to hear. When it returns, the port is served no more,
+// by TCP neither: who is refused here tries that next.
+func (l *listenState) refuses() {
+	l.sock.mu.Lock()
+	closes := l.sock.listen == l || l.sock.state == closed
+	l.sock.mu.Unlock()
+	if closes {
+		l.sock.closedByProgram()
 	}
 }
 
@@ -292,6 +306,9 @@ func (l *listenState) acceptTCP() {
 		a := &arrival{remote: t.RemoteAddr(), local: t.LocalAddr()}
 		if err := l.enqueue(a, nil, t.wasReset); err != nil {
 			t.Reset()
+			if err == unix.ECONNREFUSED {
+				l.refuses()
+			}
 			continue
 		}
 		a.relay.start(t)
@@ -300,7 +317,7 @@ func (l *listenState) acceptTCP() {
 
 // roomPause is how long a connection that found the backlog full waits with
 // going on.
-const roomPause = 20 * time.Millisecond
+const roomPause = 100 * time.Millisecond
 
 const maxRoom = 1024 // more are found by looking now and then
 
@@ -374,12 +391,6 @@ func (l *listenState) tryEnqueue(a *arrival) error {
 	l.mu.Unlock()
 	l.serveWaiter(w)
 	return nil
-}
-
-func (l *listenState) isClosed() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.closed
 }
 
 // close ends listening; what waits in the queue is reset by the kernel's

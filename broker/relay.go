@@ -442,9 +442,16 @@ func (r *relay) hungUp() bool {
 	return err == nil && closed
 }
 
-// discard closes an end that never became a connection.
-func (r *relay) discard() {
+// discard closes an end that never became a connection, with fillers in it. The
+// kernel shows the error before it frees them, so all but one are taken out:
+// with POLLERR and POLLHUP the program is to see POLLOUT, as with TCP. What it
+// wrote meanwhile would be lost, so it can write no more before.
+func (r *relay) discard(fillers int) {
 	r.mu.Lock()
+	if !r.aborted && !r.done {
+		unix.Shutdown(r.fd, unix.SHUT_RD)
+		_ = r.takeOut(fillers - 1) // closing it frees them too
+	}
 	r.aborted = true
 	r.mu.Unlock()
 	r.end.Close()
