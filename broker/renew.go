@@ -36,8 +36,12 @@ func (s *Session) renew(r Request, old *Socket, pending unix.Errno) bool {
 		b: s.b, sess: s, cookie: cookie, ino: inode(fd), domain: old.domain, proto: old.proto, created: time.Now(),
 		ns: old.ns, opts: old.opts, soError: pending,
 	}
-	// The kernel lets go of the address and goes on to tell the port.
+	// The kernel lets go of an address that was not bound, and goes on to tell
+	// the port.
 	sock.local = netip.AddrPortFrom(unspecified(old.domain), old.local.Port())
+	if old.hold != nil {
+		sock.local = netip.AddrPortFrom(old.hold.local.Addr(), old.local.Port())
+	}
 	old.mu.Unlock()
 	for _, o := range sock.opts {
 		if o.onPair() {
