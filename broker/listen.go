@@ -290,6 +290,24 @@ func (l *listenState) refuses() {
 	}
 }
 
+// reapListeners frees a port whose program has ended a moment ago: the kernel's
+// TCP would go on to take connections there.
+func (b *Broker) reapListeners(ns uint64, port uint16) {
+	b.points.mu.Lock()
+	var there []*listenState
+	for key, p := range b.points.m {
+		if key.ns == ns && key.local.Port() == port {
+			there = append(there, p.members...)
+		}
+	}
+	b.points.mu.Unlock()
+	for _, l := range there {
+		if l.sock.isClosed() {
+			l.sock.closedByProgram()
+		}
+	}
+}
+
 // acceptTCP serves the port's plain TCP.
 func (l *listenState) acceptTCP() {
 	for {

@@ -29,8 +29,9 @@ type knownDifference struct {
 }
 
 type knownGlob struct {
-	text string
-	used int // cases of which it excused a line
+	text   string
+	seldom bool // "seldom:" before it: it depends on timing, and need not be used
+	used   int  // cases of which it excused a line
 }
 
 var knownForm = regexp.MustCompile(`^((?:\S+,\s+)*\S+)\s+(\S+)\s+/(.*?)/\s+(\S.*)$`)
@@ -73,11 +74,11 @@ func parseKnown(text string) (*knownDifference, error) {
 	}
 	k := &knownDifference{reason: m[4], ips: strings.Split(m[2], ",")}
 	for glob := range strings.SplitSeq(m[1], ",") {
-		glob = strings.TrimSpace(glob)
+		glob, seldom := strings.CutPrefix(strings.TrimSpace(glob), "seldom:")
 		if _, err := path.Match(glob, ""); err != nil {
 			return nil, fmt.Errorf("%s: %w", glob, err)
 		}
-		k.scenarios = append(k.scenarios, &knownGlob{text: glob})
+		k.scenarios = append(k.scenarios, &knownGlob{text: glob, seldom: seldom})
 	}
 	var err error
 	if k.re, err = regexp.Compile(m[3]); err != nil {
