@@ -21,7 +21,7 @@ func Fill(fd int) (fillers, sndbuf int, err error) {
 	}
 	// At the smallest buffer a handful of bytes fills it: each is counted with
 	// its kernel memory (unix(7), SO_SNDBUF).
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 1); err != nil {
+	if err := SetSendBuffer(fd, 1); err != nil {
 		return 0, 0, err
 	}
 	for {
@@ -46,9 +46,15 @@ func Trip(fd int) error {
 
 var marker = []byte{'.'}
 
-// SetSendBuffer sets SO_SNDBUF of fd to bytes as setsockopt(2) takes them.
+// SetSendBuffer sets SO_SNDBUF of fd to bytes as setsockopt(2) takes them, and
+// leaves SO_BUF_LOCK, which tells whether the program has set it.
 func SetSendBuffer(fd, bytes int) error {
-	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, bytes)
+	lock, lockErr := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK)
+	err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, bytes)
+	if lockErr == nil {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK, lock)
+	}
+	return err
 }
 
 // Recv reads from the broker's end without blocking. n bytes are in buf; ours

@@ -261,8 +261,10 @@ func (p *listenPoint) arrive(in *quic.Incoming) {
 			st, err := in.Accept()
 			if err != nil {
 				a.relay.abort()
+				l.forget(a)
 				return
 			}
+			a.relay.givenUp = func() { l.forget(a) }
 			a.relay.start(st)
 			return
 		case errGaveUp:

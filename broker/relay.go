@@ -30,6 +30,10 @@ type relay struct {
 	// a connection. Set before watch.
 	hungUpEarly func()
 
+	// givenUp is called when the peer turns out to have given up before it had
+	// our answer; nil for nothing to do. Set before start.
+	givenUp func()
+
 	mu sync.Mutex // guards what follows, and reading from the end
 	// sock is the program's socket; nil while the connection waits in a
 	// listening socket's queue.
@@ -385,6 +389,9 @@ func (r *relay) down() {
 func (r *relay) downEnded(err error) {
 	if !errors.Is(err, io.EOF) {
 		r.abort()
+		if errors.Is(err, quic.ErrGivenUp) && r.givenUp != nil {
+			r.givenUp()
+		}
 		return
 	}
 	r.mu.Lock()
