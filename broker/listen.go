@@ -20,6 +20,9 @@ type listenState struct {
 	anchor *addfd.Anchor
 	point  *listenPoint // nil when only TCP is served
 	tcp    net.Listener // nil when only QUIC is served
+	// ready is closed when the program's socket listens, or will not: what
+	// comes by QUIC before waits for it.
+	ready chan struct{}
 
 	mu sync.Mutex // guards what follows
 	// queue is what stands in the kernel's queue of the program's socket, in
@@ -120,7 +123,8 @@ func (b *Broker) serve(sock *Socket, fd, backlog int, policy Policy) unix.Errno 
 	if anchor == nil {
 		return unix.ENOBUFS // said when it could not be held
 	}
-	l := &listenState{sock: sock, anchor: anchor, copy: -1, room: make(chan struct{}, maxRoom)}
+	l := &listenState{sock: sock, anchor: anchor, copy: -1, room: make(chan struct{}, maxRoom), ready: make(chan struct{})}
+	defer close(l.ready)
 	if policy == Prefer {
 		tcp, err := listenTCP(hold, backlog)
 		if errors.Is(err, unix.EADDRINUSE) {
@@ -251,6 +255,7 @@ func (p *listenPoint) arrive(in *quic.Incoming) {
 			in.Refuse(unix.ECONNREFUSED)
 			return
 		}
+		<-l.ready
 		a := &arrival{remote: in.RemoteAddr(), local: in.LocalAddr()}
 		if patience := l.sock.deferAccept(); patience > 0 {
 			p.arriveLater(l, a, in, patience)
