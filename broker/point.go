@@ -34,10 +34,10 @@ type pointTable struct {
 }
 
 // A UDP port may be in use by another broker that is about to leave it: its
-// program has ended, its last bytes are under way. With TCP beside it the
-// program need not wait for that.
+// program has ended, its last bytes are under way. For anybody else's it is not
+// worth waiting: with TCP beside it, QUIC may come later.
 const (
-	portPatience = time.Second // under require
+	portPatience = time.Second
 	portGlance   = 50 * time.Millisecond
 	portRetry    = 10 * time.Millisecond
 	portRetryMax = 5 * time.Second
@@ -46,15 +46,18 @@ const (
 
 // join has l served on the UDP port of local.
 func (b *Broker) join(l *listenState, ns *netns.NS, local netip.AddrPort, mode policy.Mode) error {
-	patience := portGlance
-	if mode == policy.Require {
-		patience = portPatience
-	}
-	deadline := time.Now().Add(patience)
-	for {
+	began := time.Now()
+	patience := portPatience
+	for looked := false; ; {
 		err := b.joinOnce(l, ns, local)
-		if !errors.Is(err, unix.EADDRINUSE) || time.Now().After(deadline) {
+		if !errors.Is(err, unix.EADDRINUSE) || time.Since(began) > patience {
 			return err
+		}
+		if mode != policy.Require && !looked && time.Since(began) > portGlance {
+			looked = true
+			if !heldByBroker(ns, local.Port()) {
+				return err
+			}
 		}
 		b.reapClosed()
 		select {
