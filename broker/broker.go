@@ -41,6 +41,7 @@ type Broker struct {
 	dock    *addfd.Dock
 	anchors *addfd.Anchors
 	lost    *addfd.Lost
+	stock   addfd.Stock
 	started time.Time
 
 	ctx  context.Context // ends with Close
@@ -124,6 +125,7 @@ func (b *Broker) Close() error {
 	b.targets.Close()
 	b.anchors.Close()
 	b.lost.Close()
+	b.stock.Close()
 	return errors.Join(b.dock.Close(), b.dir.Close())
 }
 
