@@ -81,6 +81,9 @@ func (s *Session) listen(r Request, sock *Socket, c *copyFd) {
 	local := sock.local
 	sock.mu.Unlock()
 	decision := s.decide(r, policy.Query{Addr: local, Listening: true, UID: creds.UID})
+	if decision.Mode == policy.Prefer && s.b.guarded != nil && s.b.guarded(local.Port()) {
+		decision.Mode = policy.Require
+	}
 	w := &waiter{req: r}
 	fd := c.keep()
 	w.start(0, nil)
