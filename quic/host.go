@@ -53,6 +53,13 @@ type Config struct {
 	// default 256 MiB. When programs leave that much unread, all streams of
 	// the connection wait: it must be many times StreamWindow.
 	ConnWindow uint64
+	// QlogDir gets a file for each connection in the qlog format; "": none.
+	// See Host.SetQlog.
+	QlogDir string
+	// QlogMaxFiles is how many such files are kept; default 256.
+	QlogMaxFiles int
+	// QlogMaxBytes is where a file stops; default 16 MiB.
+	QlogMaxBytes int64
 }
 
 const (
@@ -79,6 +86,9 @@ type Host struct {
 	ports  map[portKey][]*port
 
 	sharing sync.Mutex // orders the making of shared ports
+
+	sessions *sessions
+	qlog     *qlogs
 
 	bufferOnce sync.Once
 }
@@ -120,7 +130,12 @@ func NewHost(cfg Config) (*Host, error) {
 		}
 		cfg.Identity = id
 	}
+	kept, err := newSessions(cfg.Identity, cfg.Log)
+	if err != nil {
+		return nil, err
+	}
 	h := &Host{
+		sessions: kept, qlog: newQlogs(cfg),
 		cfg: cfg, id: cfg.Identity, log: cfg.Log,
 		pool: map[poolKey][]*link{}, links: map[*link]struct{}{}, ports: map[portKey][]*port{},
 	}
@@ -176,6 +191,8 @@ func (h *Host) Close() error {
 		l.kill()
 	}
 	h.wg.Wait()
+	h.sessions.close()
+	h.qlog.close()
 	return nil
 }
 
@@ -201,6 +218,8 @@ func (h *Host) quicConfig(client bool) *quicgo.Config {
 		MaxIncomingStreams:               maxStreams,
 		MaxIncomingUniStreams:            4, // one is used: the control stream
 		EnableStreamResetPartialDelivery: true,
+		Allow0RTT:                        true, // a server's; replay.go
+		Tracer:                           h.trace,
 	}
 	if client {
 		c.MaxIncomingStreams = -1 // servers open no streams to clients
@@ -210,11 +229,10 @@ func (h *Host) quicConfig(client bool) *quicgo.Config {
 
 func (h *Host) serverTLS() *tls.Config {
 	return &tls.Config{
-		MinVersion:             tls.VersionTLS13,
-		NextProtos:             []string{ALPN},
-		Certificates:           []tls.Certificate{h.id.cert},
-		SessionTicketsDisabled: true,
-		KeyLogWriter:           h.cfg.KeyLog,
+		MinVersion:   tls.VersionTLS13,
+		NextProtos:   []string{ALPN},
+		Certificates: []tls.Certificate{h.id.cert},
+		KeyLogWriter: h.cfg.KeyLog,
 	}
 }
 
@@ -224,11 +242,10 @@ func (h *Host) serverTLS() *tls.Config {
 // so a first key is pinned later, see Host.confirmPin.
 func (h *Host) clientTLS(remote netip.AddrPort) *tls.Config {
 	return &tls.Config{
-		MinVersion:             tls.VersionTLS13,
-		NextProtos:             []string{ALPN},
-		InsecureSkipVerify:     true,
-		SessionTicketsDisabled: true,
-		KeyLogWriter:           h.cfg.KeyLog,
+		MinVersion:         tls.VersionTLS13,
+		NextProtos:         []string{ALPN},
+		InsecureSkipVerify: true,
+		KeyLogWriter:       h.cfg.KeyLog,
 		VerifyConnection: func(cs tls.ConnectionState) error {
 			if cs.NegotiatedProtocol != ALPN {
 				return ErrNotPoemq

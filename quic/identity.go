@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
-	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
@@ -22,13 +21,14 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	quicgo "github.com/quic-go/quic-go"
 )
 
 // identityFile holds the private key and the certificate, both PEM. One file,
 // so that they appear together.
-const identityFile = "identity.pem"
+const (
+	identityFile = "identity.pem"
+	maxIdentity  = 1 << 20 // octets
+)
 
 // Identity is who we are to peers: an ECDSA P-256 key and a certificate it
 // signed itself; and the pins, which say who peers are to us. Safe for
@@ -37,6 +37,7 @@ type Identity struct {
 	cert tls.Certificate
 	key  *ecdsa.PrivateKey
 	pins *pins
+	dir  string // "": everything lives in memory
 }
 
 // LoadIdentity reads the identity kept in dir, making dir (0700) and the key
@@ -57,10 +58,10 @@ func LoadIdentity(dir string) (*Identity, error) {
 		return nil, fmt.Errorf("identity directory: %w", err)
 	}
 	path := filepath.Join(dir, identityFile)
-	b, err := readIdentity(path)
+	b, err := readPrivate("identity key", path, maxIdentity)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err = createIdentity(dir, path); err == nil {
-			b, err = readIdentity(path)
+			b, err = readPrivate("identity key", path, maxIdentity)
 		}
 	}
 	if err != nil {
@@ -69,27 +70,30 @@ func LoadIdentity(dir string) (*Identity, error) {
 	return parseIdentity(b, dir)
 }
 
-// readIdentity checks the file it opened, not the name, so nothing can be
-// swapped in between.
-func readIdentity(path string) ([]byte, error) {
+// readPrivate reads a file that only we may read or write, up to limit octets;
+// what names it in errors. It checks the file it opened, not the name, so
+// nothing can be swapped in between.
+func readPrivate(what, path string, limit int64) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, fmt.Errorf("identity key: %w", err)
+		return nil, fmt.Errorf("%s: %w", what, err)
 	}
 	defer f.Close()
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return nil, fmt.Errorf("identity key %s: %w", path, err)
+		return nil, fmt.Errorf("%s %s: %w", what, path, err)
 	}
 	switch {
 	case st.Mode&unix.S_IFMT != unix.S_IFREG:
-		return nil, fmt.Errorf("identity key %s: not a regular file", path)
+		return nil, fmt.Errorf("%s %s: not a regular file", what, path)
 	case int(st.Uid) != os.Geteuid():
-		return nil, fmt.Errorf("identity key %s: owned by uid %d, we are %d: refused", path, st.Uid, os.Geteuid())
+		return nil, fmt.Errorf("%s %s: owned by uid %d, we are %d: refused", what, path, st.Uid, os.Geteuid())
 	case st.Mode&0o077 != 0:
-		return nil, fmt.Errorf("identity key %s: mode %04o lets others at it: refused (chmod 600)", path, st.Mode&0o7777)
+		return nil, fmt.Errorf("%s %s: mode %04o lets others at it: refused (chmod 600)", what, path, st.Mode&0o7777)
+	case st.Size > limit:
+		return nil, fmt.Errorf("%s %s: %d octets, at most %d are taken", what, path, st.Size, limit)
 	}
-	return io.ReadAll(io.LimitReader(f, 1<<20))
+	return io.ReadAll(io.LimitReader(f, limit))
 }
 
 // createIdentity writes a new key to a temporary file and links it to path:
@@ -156,7 +160,7 @@ func parseIdentity(b []byte, dir string) (*Identity, error) {
 	if !ok {
 		return nil, fmt.Errorf("identity key %s: not ECDSA", filepath.Join(dir, identityFile))
 	}
-	return &Identity{cert: cert, key: key, pins: newPins(dir)}, nil
+	return &Identity{cert: cert, key: key, pins: newPins(dir), dir: dir}, nil
 }
 
 // Fingerprint is our public key as peers pin it: "sha256:BASE64".
@@ -167,20 +171,4 @@ func (id *Identity) Fingerprint() string { return fingerprint(id.cert.Leaf) }
 func fingerprint(c *x509.Certificate) string {
 	sum := sha256.Sum256(c.RawSubjectPublicKeyInfo)
 	return "sha256:" + base64.StdEncoding.EncodeToString(sum[:])
-}
-
-// resetKey derives the key of stateless reset tokens (RFC 9000 section 10.3.2)
-// for one listening socket. It is the same after a restart, so that a peer of
-// the process before us is told at once; and another one for each socket, so
-// that a packet replayed to another port of ours does not give its token away.
-func (id *Identity) resetKey(where string) (*quicgo.StatelessResetKey, error) {
-	secret, err := id.key.Bytes()
-	if err != nil {
-		return nil, fmt.Errorf("identity key: %w", err)
-	}
-	b, err := hkdf.Key(sha256.New, secret, nil, "poemq stateless reset "+where, 32)
-	if err != nil {
-		return nil, fmt.Errorf("derive reset key: %w", err)
-	}
-	return (*quicgo.StatelessResetKey)(b), nil
 }

@@ -23,6 +23,7 @@ type link struct {
 	ready chan struct{} // closed when the handshake is over
 	err   error         // of the handshake; after ready
 	gone  chan struct{} // closed when the socket is closed
+	kept  *resumption   // from connect on
 	abort context.CancelCauseFunc
 
 	dialing atomic.Int32 // streams under way that the connection does not count yet
@@ -54,8 +55,12 @@ func (l *link) handshake(ctx context.Context) {
 		l.end(tr)
 		return
 	}
-	// The peer's QUIC on a port of its own stands for its listening socket.
-	c.answers(0, true)
+	if c.early != nil {
+		l.h.wg.Go(func() { l.settle(c) })
+	} else {
+		// The peer's QUIC on a port of its own stands for its listening socket.
+		c.answers(0, true)
+	}
 	c.heard = l.sock.heard
 	c.onDrain = l.leavePool
 	c.onIdle = l.startIdle
@@ -77,15 +82,39 @@ func (l *link) handshake(ctx context.Context) {
 }
 
 func (l *link) connect(ctx context.Context, tr *quicgo.Transport) (*conn, error) {
-	qc, err := tr.Dial(ctx, net.UDPAddrFromAddrPort(l.peer.Remote), l.h.clientTLS(l.peer.Remote), l.h.quicConfig(true))
+	tlsConf, conf := l.h.clientTLS(l.peer.Remote), l.h.quicConfig(true)
+	l.kept = l.h.resume(l.key, tlsConf, conf)
+	dial := tr.Dial
+	if l.peer.ZeroRTT {
+		dial = tr.DialEarly
+	}
+	qc, err := dial(withPeer(ctx, l.peer.Remote), net.UDPAddrFromAddrPort(l.peer.Remote), tlsConf, conf)
 	if err != nil {
 		return nil, err
 	}
-	if err := l.h.confirmPin(l.peer.Remote, qc.ConnectionState().TLS); err != nil {
-		qc.CloseWithError(connProto, "identity")
+	c := newConn(l.h, qc)
+	if !handshakeOver(qc) {
+		c.early = newEarly() // settle confirms the peer
+		return c, nil
+	}
+	if err := l.confirm(qc); err != nil {
 		return nil, err
 	}
-	return newConn(l.h, qc), nil
+	if l.peer.ZeroRTT { // it may have been rejected meanwhile
+		qc.NextConnection(ctx)
+	}
+	return c, nil
+}
+
+// confirm says who the peer is, once the handshake has proved it.
+func (l *link) confirm(qc *quicgo.Conn) error {
+	cs := qc.ConnectionState().TLS
+	if err := l.h.confirmPin(l.peer.Remote, cs); err != nil {
+		qc.CloseWithError(connProto, "identity")
+		return err
+	}
+	l.kept.confirmed(cs.PeerCertificates)
+	return nil
 }
 
 // end closes what is under the connection, which is dead by now.
