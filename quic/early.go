@@ -30,7 +30,7 @@ type early struct {
 	over chan struct{}
 
 	mu      sync.Mutex // guards what follows
-	decided bool       // accepted, rejected or dead: no more early streams
+	closed  bool       // no more early streams
 	streams []*Stream
 	room    int // octets that may still be kept
 }
@@ -88,10 +88,19 @@ func (c *conn) openEarly(p Peer, clientPort uint16) (*Stream, error) {
 	return st, nil
 }
 
+// close has new streams wait. It is called before quic-go sees the first packet
+// of the peer, too: quic-go cannot open a stream while it reads the peer's
+// transport parameters.
+func (e *early) close() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.closed = true
+}
+
 func (e *early) open(c *conn, local, remote netip.AddrPort) (*Stream, error) {
 	e.mu.Lock() // so that settle finds every stream
 	defer e.mu.Unlock()
-	if e.decided {
+	if e.closed {
 		return nil, errNotEarly
 	}
 	s, err := c.qc.OpenStream()
@@ -130,7 +139,7 @@ func (l *link) settle(c *conn) {
 		c.answers(0, true)
 	}
 	c.early.mu.Lock()
-	c.early.decided = true
+	c.early.closed = true
 	streams := c.early.streams
 	c.early.streams = nil
 	c.early.mu.Unlock()

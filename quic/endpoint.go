@@ -462,7 +462,10 @@ func (in *Incoming) Done() <-chan struct{} { return in.st.WriteDone() }
 func (in *Incoming) Accept() (*Stream, error) {
 	err := errAnswered
 	in.once.Do(func() {
-		_, err = in.st.Write([]byte{byte(statusOK)})
+		// Who reads no more may have written before.
+		if _, err = in.st.answer(statusOK); errors.Is(err, ErrStopped) {
+			err = nil
+		}
 	})
 	if err != nil {
 		if err != errAnswered {
@@ -479,7 +482,7 @@ var errAnswered = fmt.Errorf("already answered: %w", unix.EINVAL)
 // after Accept.
 func (in *Incoming) Refuse(errno unix.Errno) {
 	in.once.Do(func() {
-		in.st.Write([]byte{byte(statusOf(errno))})
+		in.st.answer(statusOf(errno))
 		in.st.abort(streamRefused)
 	})
 }

@@ -24,6 +24,7 @@ type link struct {
 	err   error         // of the handshake; after ready
 	gone  chan struct{} // closed when the socket is closed
 	kept  *resumption   // from connect on
+	early *early        // nil unless the peer takes 0-RTT data
 	abort context.CancelCauseFunc
 
 	dialing atomic.Int32 // streams under way that the connection does not count yet
@@ -94,7 +95,7 @@ func (l *link) connect(ctx context.Context, tr *quicgo.Transport) (*conn, error)
 	}
 	c := newConn(l.h, qc)
 	if !handshakeOver(qc) {
-		c.early = newEarly() // settle confirms the peer
+		c.early = l.early // settle confirms the peer
 		return c, nil
 	}
 	if err := l.confirm(qc); err != nil {
@@ -168,6 +169,9 @@ func (l *link) kill() {
 
 // firstPacket is called by the reading goroutine.
 func (l *link) firstPacket() {
+	if l.early != nil {
+		l.early.close()
+	}
 	l.mu.Lock()
 	fs := l.waiting
 	l.answered, l.waiting = true, nil

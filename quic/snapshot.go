@@ -51,14 +51,14 @@ func (h *Host) Snapshot() []ConnInfo {
 }
 
 func (c *conn) info(now time.Time) ConnInfo {
-	cs := c.qc.ConnectionState()
 	i := ConnInfo{
 		Peer: c.remote, Local: c.local, Stats: c.stats(), Since: c.since, Age: now.Sub(c.since),
-		Handshaking: !handshakeOver(c.qc), Version: cs.Version.String(),
+		Handshaking: !handshakeOver(c.qc),
 	}
 	i.Streams = i.Stats.Streams
-	if !i.Handshaking {
-		i.Resumed, i.ZeroRTT = cs.TLS.DidResume, cs.Used0RTT
+	if !i.Handshaking { // before, quic-go may be writing what this reads
+		cs := c.qc.ConnectionState()
+		i.Resumed, i.ZeroRTT, i.Version = cs.TLS.DidResume, cs.Used0RTT, cs.Version.String()
 	}
 	c.mu.Lock()
 	i.Total = c.total

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -124,6 +125,9 @@ func (st *Stream) lateStatus() error {
 	st.awaits.status = false
 	if err == nil {
 		return nil
+	} else if errors.Is(err, net.ErrClosed) { // our own doing; what was written still counts
+		st.awaits.err = err
+		return err
 	}
 	st.c.h.log.Info("connection refused after it was taken for open", "peer", st.remote, "err", err)
 	st.Reset()
@@ -177,6 +181,14 @@ func (st *Stream) send(p []byte) (n int, err error) {
 	}
 	m, err := st.s.Load().Write(p[n:])
 	return n + m, err
+}
+
+// answer writes the status, as Write does, but it is not counted.
+func (st *Stream) answer(s status) (int, error) {
+	st.wmu.Lock()
+	defer st.wmu.Unlock()
+	n, err := st.send([]byte{byte(s)})
+	return n, streamError(err)
 }
 
 // BytesRead counts what Read has given, in octets.
