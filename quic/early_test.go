@@ -78,12 +78,24 @@ func TestZeroRTT(t *testing.T) {
 // Another socket waits for the proof that they are no replay, and so do the
 // streams of programs that did not ask for 0-RTT on the client's side.
 func TestZeroRTTWaits(t *testing.T) {
-	server := testHost(t, nil)
-	e, got := listen(t, server, "127.0.0.1:0", ListenOptions{})
-	proxy := newProxy(t, e.Addr())
+	t.Run("port of its own", func(t *testing.T) {
+		e, got := listen(t, testHost(t, nil), "127.0.0.1:0", ListenOptions{})
+		zeroRTTWaits(t, e, 0, got)
+	})
+	t.Run("port shared with one that takes replays", func(t *testing.T) {
+		server := testHost(t, func(c *Config) { c.UDPPort = freeUDPPort(t) })
+		listen(t, server, "127.0.0.1:80", ListenOptions{ZeroRTT: true})
+		e, got := listen(t, server, "127.0.0.1:81", ListenOptions{})
+		zeroRTTWaits(t, e, 81, got)
+	})
+}
+
+func zeroRTTWaits(t *testing.T, e *Endpoint, port uint16, got chan *Stream) {
+	to := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), e.UDPAddr().Port())
+	proxy := newProxy(t, to)
 	mine := t.TempDir()
 	h := testHost(t, func(c *Config) { c.Identity = mustIdentity(t, mine) })
-	peer := Peer{Remote: proxy.addr, ZeroRTT: true}
+	peer := Peer{Remote: proxy.addr, ServerPort: port, ZeroRTT: true}
 	if _, err := h.Dial(testContext(t), peer, 1, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +120,7 @@ func TestZeroRTTWaits(t *testing.T) {
 	io.WriteString(st, "early")
 	plain := make(chan error, 1)
 	go func() {
-		_, err := h.Dial(testContext(t), Peer{Remote: proxy.addr}, 40001, nil)
+		_, err := h.Dial(testContext(t), Peer{Remote: proxy.addr, ServerPort: port}, 40001, nil)
 		plain <- err
 	}()
 	for range 3 { // the server has the data and waits

@@ -142,6 +142,7 @@ func (s *sessions) add(n *session) {
 type resumption struct {
 	s      *sessions
 	key    string
+	server string // the name crypto/tls has for the peer
 	verify func(tls.ConnectionState) error
 	pinned func(*x509.Certificate) bool
 
@@ -157,7 +158,7 @@ var _ tls.ClientSessionCache = (*resumption)(nil)
 // keep those that it is given.
 func (h *Host) resume(k poolKey, tc *tls.Config, qc *quicgo.Config) *resumption {
 	r := &resumption{
-		s: h.sessions, key: h.sessions.sessionKey(k, tc.Certificates), verify: tc.VerifyConnection,
+		s: h.sessions, server: k.remote.Addr().String(), key: h.sessions.sessionKey(k, tc.Certificates), verify: tc.VerifyConnection,
 		pinned: func(leaf *x509.Certificate) bool { return h.id.pins.has(k.remote, fingerprint(leaf)) },
 	}
 	tc.SessionTicketsDisabled, tc.ClientSessionCache = false, r
@@ -183,7 +184,7 @@ func (r *resumption) Get(string) (*tls.ClientSessionState, bool) {
 
 func (r *resumption) restore(n *session) (*tls.ClientSessionState, error) {
 	state := tls.ConnectionState{
-		Version: tls.VersionTLS13, NegotiatedProtocol: ALPN, DidResume: true, HandshakeComplete: true,
+		Version: tls.VersionTLS13, NegotiatedProtocol: ALPN, DidResume: true, ServerName: r.server,
 	}
 	for _, der := range n.Chain {
 		c, err := x509.ParseCertificate(der)

@@ -163,14 +163,15 @@ func (s *sessions) complain(what string, err error) {
 }
 
 // replaceFile puts b (mode 0600) in the place of path: who reads it, or dies
-// meanwhile, has the old one or the new one.
+// meanwhile, has the old one or the new one. It is not forced to the disk: a
+// file that a power cut leaves half is known as such.
 func replaceFile(path string, b []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(b)
-	err = errors.Join(err, f.Sync(), f.Close())
+	err = errors.Join(err, f.Close())
 	if err == nil {
 		err = os.Rename(f.Name(), path)
 	}
