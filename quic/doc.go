@@ -69,7 +69,7 @@
 // # Limits
 //
 // 1024 sessions of 16 KiB; 0-RTT data of 64 KiB a stream and 1 MiB a connection
-// are kept until accepted. A replayed connection costs a server some 50 KiB and
+// are kept until accepted. A replayed connection costs a server some 60 KiB and
 // the replayed octets for twice HandshakeTimeout at most. Config.QlogMaxFiles and QlogMaxBytes
 // bound qlog files.
 //

@@ -26,8 +26,9 @@ const (
 // early is what a client's connection has before its handshake is over.
 type early struct {
 	// over is closed when the handshake is: the connection is then as any
-	// other, or dead.
+	// other, or dead, of err then.
 	over chan struct{}
+	err  error
 
 	mu      sync.Mutex // guards what follows
 	closed  bool       // no more early streams
@@ -52,15 +53,15 @@ func closed(c <-chan struct{}) bool {
 // handshaking reports that only early streams can be opened yet.
 func (c *conn) handshaking() bool { return c.early != nil && !closed(c.early.over) }
 
-// awaitHandshake returns when handshaking is over, with the cause of ctx if
-// that ends first.
+// awaitHandshake returns when handshaking is over, with its error, or the cause
+// of ctx if that ends first.
 func (c *conn) awaitHandshake(ctx context.Context) error {
 	if c.early == nil {
 		return nil
 	}
 	select {
 	case <-c.early.over:
-		return nil
+		return c.early.err
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
@@ -141,7 +142,7 @@ func (l *link) settle(c *conn) {
 	c.early.mu.Lock()
 	c.early.closed = true
 	streams := c.early.streams
-	c.early.streams = nil
+	c.early.streams, c.early.err = nil, err
 	c.early.mu.Unlock()
 	for _, st := range streams {
 		switch {

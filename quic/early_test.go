@@ -280,14 +280,27 @@ func TestZeroRTTRejectedEndings(t *testing.T) {
 // A server with another key gets nothing that it can read, and nothing again.
 func TestZeroRTTStranger(t *testing.T) {
 	server, addr := echoServer(t, t.TempDir(), "127.0.0.1:0", ListenOptions{}, nil)
-	h, peer := zeroRTT(t, t.TempDir(), addr)
+	proxy := newProxy(t, addr)
+	h, peer := zeroRTT(t, t.TempDir(), proxy.addr)
 	server.Close()
 	_, got := listen(t, testHost(t, nil), addr.String(), ListenOptions{ZeroRTT: true})
+	proxy.hold(true)
 	st, err := h.Dial(testContext(t), peer, 1, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	io.WriteString(st, "secret")
+	late := make(chan error, 1)
+	go func() { // waits for the handshake, as it does not ask for 0-RTT
+		_, err := h.Dial(testContext(t), Peer{Remote: proxy.addr}, 2, nil)
+		late <- err
+	}()
+	proxy.hold(false)
+	err = <-late
+	wantErrno(t, err, unix.ECONNREFUSED)
+	if !errors.Is(err, ErrIdentity) {
+		t.Errorf("a stream that waited: %v", err)
+	}
 	if _, err := st.Read(make([]byte, 1)); !errors.Is(err, ErrLost) || !errors.Is(err, ErrIdentity) {
 		t.Errorf("reading: %v", err)
 	}

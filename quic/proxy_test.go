@@ -1,6 +1,7 @@
 package quic
 
 import (
+	"bytes"
 	"errors"
 	"net"
 	"net/netip"
@@ -22,6 +23,8 @@ type udpProxy struct {
 	ways     map[netip.AddrPort]*net.UDPConn
 	toServer func([]byte) bool // false: drop. Called with mu held, as is the next
 	toClient func([]byte) bool
+	holding  bool // datagrams to clients wait in held
+	held     []func()
 }
 
 func newProxy(t *testing.T, server netip.AddrPort) *udpProxy {
@@ -60,6 +63,17 @@ func (p *udpProxy) rule(toServer, toClient func([]byte) bool) {
 	}
 }
 
+// hold keeps what goes to clients back; with false it lets it go.
+func (p *udpProxy) hold(on bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.holding = on
+	for _, send := range p.held {
+		send()
+	}
+	p.held = nil
+}
+
 func (p *udpProxy) forward() {
 	buf := make([]byte, 65536)
 	for {
@@ -94,7 +108,10 @@ func (p *udpProxy) back(w *net.UDPConn, to netip.AddrPort) {
 			return
 		}
 		p.mu.Lock()
-		if p.toClient(buf[:n]) {
+		if p.holding {
+			b := bytes.Clone(buf[:n])
+			p.held = append(p.held, func() { p.front.WriteToUDPAddrPort(b, to) })
+		} else if p.toClient(buf[:n]) {
 			p.front.WriteToUDPAddrPort(buf[:n], to)
 		}
 		p.mu.Unlock()
