@@ -259,9 +259,9 @@ func TestSessionsShared(t *testing.T) {
 	dir := t.TempDir()
 	id := mustIdentity(t, dir)
 	var wg sync.WaitGroup
-	for i := range 8 {
+	for i := range 4 {
 		wg.Go(func() {
-			for range 20 {
+			for range 10 {
 				s, err := newSessions(id, slog.New(slog.DiscardHandler))
 				if err != nil {
 					t.Error(err)
