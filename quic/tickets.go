@@ -88,8 +88,18 @@ type tickets struct {
 	now   func() time.Time
 }
 
-// issue has the server configuration c give and take tickets.
+// issue has the server configuration c give and take tickets, and those that it
+// makes for each client.
 func (k *tickets) issue(c *tls.Config) {
+	if each := c.GetConfigForClient; each != nil {
+		c.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			mine, err := each(hello)
+			if mine != nil {
+				k.issue(mine)
+			}
+			return mine, err
+		}
+	}
 	c.SessionTicketsDisabled = false
 	c.WrapSession = func(_ tls.ConnectionState, s *tls.SessionState) ([]byte, error) { return k.wrap(s) }
 	c.UnwrapSession = func(ticket []byte, _ tls.ConnectionState) (*tls.SessionState, error) {

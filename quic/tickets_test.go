@@ -44,6 +44,18 @@ func aSession(t *testing.T, id *Identity) *tls.SessionState {
 	return got
 }
 
+// Configurations made for each client have the same tickets.
+func TestTicketsForEachClient(t *testing.T) {
+	k := &tickets{id: mustIdentity(t, ""), now: time.Now}
+	inner := &tls.Config{SessionTicketsDisabled: true}
+	c := &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return inner, nil }}
+	k.issue(c)
+	got, err := c.GetConfigForClient(nil)
+	if err != nil || got.SessionTicketsDisabled || got.WrapSession == nil || got.UnwrapSession == nil {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
 // A ticket is good for two days, on one port, for one identity.
 func TestTickets(t *testing.T) {
 	id := mustIdentity(t, "")
