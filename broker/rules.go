@@ -92,7 +92,7 @@ func cgroupOf(tid int) (string, error) {
 // peer is whom d connects to by QUIC. What the policy demands of the peer and
 // cannot be had is an error, never left out.
 func (d *dialState) peer() (quic.Peer, error) {
-	p := quic.Peer{NS: d.ns, UID: d.uid, Local: d.bindTo, Remote: d.remote, Expect: d.decision.Identity}
+	p := quic.Peer{NS: d.ns, UID: d.uid, Local: d.bindTo, Remote: d.remote, Expect: d.decision.Identity, ZeroRTT: d.decision.ZeroRTT}
 	if port := d.sock.b.udpPort; port != 0 {
 		p.Remote, p.ServerPort = netip.AddrPortFrom(d.remote.Addr(), port), d.remote.Port()
 	}
