@@ -28,6 +28,9 @@ type conn struct {
 	// connection is new; onDrain once, without, when it takes no more streams.
 	onIdle  func()
 	onDrain func()
+	// onSilent is called, on a goroutine of its own, at each tick without a
+	// packet, but the first.
+	onSilent func()
 	// heard is when the last packet came; a client's only.
 	heard func() time.Time
 
@@ -38,6 +41,7 @@ type conn struct {
 	ctl      control
 	keep     *time.Timer     // runs while live > 0
 	seen     uint64          // packets received at the last tick of keep
+	silent   int             // ticks since then
 	listens  map[uint16]bool // ports of the peer's that somebody listens on; 0: the one of its address
 	linger   *time.Timer     // runs while draining with live == 0
 	hint     hint
@@ -65,7 +69,7 @@ const lingerTime = 60 * time.Second
 func newConn(h *Host, qc *quicgo.Conn) *conn {
 	return &conn{
 		h: h, qc: qc, local: udpAddrPort(qc.LocalAddr()), remote: udpAddrPort(qc.RemoteAddr()),
-		onIdle: func() {}, onDrain: func() {},
+		onIdle: func() {}, onDrain: func() {}, onSilent: func() {},
 	}
 }
 
@@ -162,8 +166,11 @@ func (c *conn) tick() {
 		return
 	}
 	if n := c.qc.ConnectionStats().PacketsReceived; n != c.seen {
-		c.seen = n
+		c.seen, c.silent = n, 0
 	} else {
+		if c.silent++; c.silent > 1 {
+			go c.onSilent()
+		}
 		c.sendControl(msgKeepAlive, make([]byte, keepAliveSize))
 	}
 	c.keep.Reset(c.h.cfg.KeepAlive / 2)

@@ -45,6 +45,8 @@ type Config struct {
 	MaxConnections int
 	// NoFastOpen has each Dial wait for the peer's answer.
 	NoFastOpen bool
+	// NoMigration keeps connections on the address they began with.
+	NoMigration bool
 	// StreamWindow is the most a peer may send ahead on one stream that is
 	// not read, in octets; default 512 KiB. It grows to 6 MiB while a stream
 	// is read fast.
@@ -72,11 +74,12 @@ type Host struct {
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup // every goroutine of the host
 
-	mu     sync.Mutex // guards what follows
-	closed bool
-	pool   map[poolKey][]*link
-	links  map[*link]struct{} // all client connections, those out of the pool too
-	ports  map[portKey][]*port
+	mu      sync.Mutex // guards what follows
+	closed  bool
+	pool    map[poolKey][]*link
+	links   map[*link]struct{} // all client connections, those out of the pool too
+	ports   map[portKey][]*port
+	watches map[uint64]*watch // by network namespace
 
 	sharing sync.Mutex // orders the making of shared ports
 

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	quicgo "github.com/quic-go/quic-go"
+
+	"github.com/poemq/poemq/quic/netns"
 )
 
 // link is a client's connection with the socket under it, from before the
@@ -17,8 +19,9 @@ type link struct {
 	h    *Host
 	key  poolKey
 	peer Peer
-	sock *socket
-	c    atomic.Pointer[conn] // nil before the handshake is complete
+	ns   *netns.NS              // ours to close
+	sock atomic.Pointer[socket] // the one in use
+	c    atomic.Pointer[conn]   // nil before the handshake is complete
 
 	ready chan struct{} // closed when the handshake is over
 	err   error         // of the handshake; after ready
@@ -32,7 +35,14 @@ type link struct {
 	bytes   uint64  // carried up to sampled
 	sampled time.Time
 
+	watch *watch // the host's mu guards it
+
 	mu       sync.Mutex // guards what follows
+	roaming  bool       // the way is being looked for
+	changed  bool       // it must be, since the network changed
+	silent   bool       // it must be, since nothing comes
+	ended    bool       // the connection is over
+	paths    []path     // of migrations, the latest last
 	answered bool
 	waiting  []func() // to call when the peer's first packet comes
 	idle     *time.Timer
@@ -42,7 +52,7 @@ type link struct {
 func (l *link) handshake(ctx context.Context) {
 	ctx, cancel := context.WithTimeoutCause(ctx, l.h.cfg.HandshakeTimeout, context.DeadlineExceeded)
 	defer cancel()
-	tr := &quicgo.Transport{Conn: l.sock, ConnectionIDLength: 8}
+	tr := &quicgo.Transport{Conn: l.sock.Load(), ConnectionIDLength: 8}
 	c, err := l.connect(ctx, tr)
 	if err != nil {
 		if errors.Is(err, ErrIdentity) {
@@ -56,11 +66,13 @@ func (l *link) handshake(ctx context.Context) {
 	}
 	// The peer's QUIC on a port of its own stands for its listening socket.
 	c.answers(0, true)
-	c.heard = l.sock.heard
+	c.heard = func() time.Time { return l.sock.Load().heard() }
 	c.onDrain = l.leavePool
 	c.onIdle = l.startIdle
+	c.onSilent = l.fellSilent
 	l.c.Store(c)
-	l.h.checkBuffers(l.sock)
+	l.h.checkBuffers(l.sock.Load())
+	l.h.watchNet(l)
 	c.run(func() {
 		l.leavePool()
 		l.mu.Lock()
@@ -91,8 +103,18 @@ func (l *link) connect(ctx context.Context, tr *quicgo.Transport) (*conn, error)
 // end closes what is under the connection, which is dead by now.
 func (l *link) end(tr *quicgo.Transport) {
 	l.abort(nil)
+	l.h.unwatch(l)
+	l.mu.Lock()
+	paths := l.paths
+	l.ended = true
+	l.mu.Unlock()
 	tr.Close()
-	l.sock.Close()
+	tr.Conn.Close()
+	for _, p := range paths {
+		p.tr.Close()
+		p.sock.Close()
+	}
+	l.ns.Close()
 	l.h.mu.Lock()
 	delete(l.h.links, l)
 	l.h.mu.Unlock()

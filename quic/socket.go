@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -38,6 +39,10 @@ type socket struct {
 	// onError is told each error, from the reading or a writing goroutine.
 	// It must not block.
 	onError func(socketError)
+
+	retired  atomic.Bool   // its connection has moved to another socket
+	over     chan struct{} // closed when reading ends
+	overOnce sync.Once
 }
 
 // socketError is one error the network, or the kernel on sending, gave.
@@ -64,7 +69,7 @@ func newSocket(c *net.UDPConn, connected bool) (*socket, error) {
 	}
 	s := &socket{
 		UDPConn: c, batch: ipv4.NewPacketConn(c), raw: raw, connected: connected,
-		onError: func(socketError) {},
+		onError: func(socketError) {}, over: make(chan struct{}),
 	}
 	s.queue = useErrorQueue && s.enableErrorQueue()
 	return s, nil
@@ -197,6 +202,25 @@ func zoneIndex(zone string) (uint32, error) {
 // heard is when the last packet was read.
 func (s *socket) heard() time.Time { return time.Unix(0, s.lastRead.Load()) }
 
+// retire closes the socket of a path that is not used any more. quic-go would
+// end the connection if reading failed, or if the transport were closed: so it
+// reads on, from nothing, until Close.
+func (s *socket) retire() {
+	s.retired.Store(true)
+	s.UDPConn.Close()
+}
+
+// SetReadDeadline is how quic-go ends reading.
+func (s *socket) SetReadDeadline(t time.Time) error {
+	if !t.IsZero() {
+		s.overOnce.Do(func() { close(s.over) })
+	}
+	if s.retired.Load() {
+		return nil
+	}
+	return s.UDPConn.SetReadDeadline(t)
+}
+
 // ReadBatch reads packets, and errors beside them, until there is a packet.
 // It returns an error only when the socket is of no more use or the deadline
 // passed.
@@ -212,6 +236,10 @@ func (s *socket) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
 				}
 			}
 			return n, nil
+		}
+		if s.retired.Load() {
+			<-s.over
+			return 0, os.ErrDeadlineExceeded
 		}
 		errno, soft := networkErrno(err)
 		if err != nil && !soft {
@@ -234,6 +262,9 @@ func (s *socket) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err
 		n, oobn, err = s.UDPConn.WriteMsgUDP(b, oob, addr)
 		if err == nil {
 			return n, oobn, nil
+		}
+		if s.retired.Load() {
+			return len(b), len(oob), nil
 		}
 		errno, soft := networkErrno(err)
 		if !soft || errno == unix.EIO {
