@@ -29,7 +29,8 @@ type conn struct {
 	onIdle  func()
 	onDrain func()
 	// onSilent is called, on a goroutine of its own, at each tick without a
-	// packet, but the first.
+	// packet, but the first: the keepalive of that one should have been
+	// answered. A client's only.
 	onSilent func()
 	// heard is when the last packet came; a client's only.
 	heard func() time.Time
@@ -69,7 +70,7 @@ const lingerTime = 60 * time.Second
 func newConn(h *Host, qc *quicgo.Conn) *conn {
 	return &conn{
 		h: h, qc: qc, local: udpAddrPort(qc.LocalAddr()), remote: udpAddrPort(qc.RemoteAddr()),
-		onIdle: func() {}, onDrain: func() {}, onSilent: func() {},
+		onIdle: func() {}, onDrain: func() {},
 	}
 }
 
@@ -168,7 +169,7 @@ func (c *conn) tick() {
 	if n := c.qc.ConnectionStats().PacketsReceived; n != c.seen {
 		c.seen, c.silent = n, 0
 	} else {
-		if c.silent++; c.silent > 1 {
+		if c.silent++; c.silent > 1 && c.onSilent != nil {
 			go c.onSilent()
 		}
 		c.sendControl(msgKeepAlive, make([]byte, keepAliveSize))

@@ -273,7 +273,7 @@ func (h *Host) confirmPin(remote netip.AddrPort, cs tls.ConnectionState) error {
 func (h *Host) checkBuffers(s *socket) {
 	h.bufferOnce.Do(func() {
 		var rcv, snd int
-		s.raw.Control(func(fd uintptr) {
+		s.cur.Load().raw.Control(func(fd uintptr) {
 			rcv, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF)
 			snd, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF)
 		})

@@ -19,9 +19,9 @@ type link struct {
 	h    *Host
 	key  poolKey
 	peer Peer
-	ns   *netns.NS              // ours to close
-	sock atomic.Pointer[socket] // the one in use
-	c    atomic.Pointer[conn]   // nil before the handshake is complete
+	ns   *netns.NS // ours to close
+	sock *socket
+	c    atomic.Pointer[conn] // nil before the handshake is complete
 
 	ready chan struct{} // closed when the handshake is over
 	err   error         // of the handshake; after ready
@@ -37,12 +37,15 @@ type link struct {
 
 	watch *watch // the host's mu guards it
 
+	side     atomic.Pointer[sidePath] // nil until it is validated
+	unproven bool                     // the way was lost or left, and nothing acknowledged since; findWays' only
+
 	mu       sync.Mutex // guards what follows
 	roaming  bool       // the way is being looked for
 	changed  bool       // it must be, since the network changed
 	silent   bool       // it must be, since nothing comes
 	ended    bool       // the connection is over
-	paths    []path     // of migrations, the latest last
+	begun    *sidePath  // side, or what will be
 	answered bool
 	waiting  []func() // to call when the peer's first packet comes
 	idle     *time.Timer
@@ -52,7 +55,7 @@ type link struct {
 func (l *link) handshake(ctx context.Context) {
 	ctx, cancel := context.WithTimeoutCause(ctx, l.h.cfg.HandshakeTimeout, context.DeadlineExceeded)
 	defer cancel()
-	tr := &quicgo.Transport{Conn: l.sock.Load(), ConnectionIDLength: 8}
+	tr := &quicgo.Transport{Conn: l.sock, ConnectionIDLength: 8}
 	c, err := l.connect(ctx, tr)
 	if err != nil {
 		if errors.Is(err, ErrIdentity) {
@@ -66,13 +69,14 @@ func (l *link) handshake(ctx context.Context) {
 	}
 	// The peer's QUIC on a port of its own stands for its listening socket.
 	c.answers(0, true)
-	c.heard = func() time.Time { return l.sock.Load().heard() }
+	c.heard = l.sock.heard
 	c.onDrain = l.leavePool
 	c.onIdle = l.startIdle
 	c.onSilent = l.fellSilent
 	l.c.Store(c)
-	l.h.checkBuffers(l.sock.Load())
+	l.h.checkBuffers(l.sock)
 	l.h.watchNet(l)
+	l.h.wg.Go(func() { l.addSide(c.qc.Context()) })
 	c.run(func() {
 		l.leavePool()
 		l.mu.Lock()
@@ -105,14 +109,14 @@ func (l *link) end(tr *quicgo.Transport) {
 	l.abort(nil)
 	l.h.unwatch(l)
 	l.mu.Lock()
-	paths := l.paths
+	side := l.begun
 	l.ended = true
 	l.mu.Unlock()
 	tr.Close()
 	tr.Conn.Close()
-	for _, p := range paths {
-		p.tr.Close()
-		p.sock.Close()
+	if side != nil {
+		side.tr.Close()
+		side.Close()
 	}
 	l.ns.Close()
 	l.h.mu.Lock()

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,44 +33,72 @@ func across(t *testing.T, a, b *netns.NS, change func(*Config)) (client, server 
 	return st, <-got
 }
 
-// transfer carries data both ways at once, calls middle when half has arrived
-// at the server, and fails the test unless all arrives as it was sent.
-func transfer(t *testing.T, client, server *Stream, size int, middle func()) {
+// flow is a transfer under way: octets that have arrived.
+type flow struct{ atServer, atClient atomic.Int64 }
+
+// after waits until data has gone on in both directions, and tells how long
+// that took.
+func (f *flow) after(t *testing.T) time.Duration {
+	t.Helper()
+	begun, s, c := time.Now(), f.atServer.Load(), f.atClient.Load()
+	until(t, "data in both directions", func() bool { return f.atServer.Load() > s && f.atClient.Load() > c })
+	return time.Since(begun)
+}
+
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(60 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("no %s within a minute", what)
+		}
+	}
+}
+
+// counter adds to n what is written, and holds the writer up now and then, so
+// that a transfer takes seconds.
+type counter struct {
+	io.Writer
+	n *atomic.Int64
+}
+
+func (c counter) Write(b []byte) (int, error) {
+	if was := c.n.Add(int64(len(b))) - int64(len(b)); was>>20 != c.n.Load()>>20 {
+		time.Sleep(20 * time.Millisecond)
+	}
+	return c.Writer.Write(b)
+}
+
+// transfer carries data both ways at once, calls middle when some has arrived,
+// and fails the test unless all arrives as it was sent.
+func transfer(t *testing.T, client, server *Stream, size int, middle func(*flow)) {
 	t.Helper()
 	data := make([]byte, size)
-	r := rand.NewChaCha8([32]byte{1})
-	r.Read(data)
+	rand.NewChaCha8([32]byte{1}).Read(data)
 	want := sha256.Sum256(data)
+	var f flow
 	type end struct {
 		sum [32]byte
 		err error
 	}
 	ends := make(chan end, 2)
-	for _, st := range []*Stream{client, server} {
+	for st, n := range map[*Stream]*atomic.Int64{client: &f.atClient, server: &f.atServer} {
 		go func() {
 			if _, err := io.Copy(st, bytes.NewReader(data)); err != nil {
 				t.Errorf("write: %v", err)
 			}
 			st.CloseWrite()
 		}()
+		go func() {
+			h := sha256.New()
+			_, err := io.Copy(counter{h, n}, st)
+			ends <- end{[32]byte(h.Sum(nil)), err}
+		}()
 	}
-	halfway := make(chan struct{})
-	go func() {
-		h := sha256.New()
-		_, err := io.CopyN(h, server, int64(size)/2)
-		close(halfway)
-		if err == nil {
-			_, err = io.Copy(h, server)
-		}
-		ends <- end{[32]byte(h.Sum(nil)), err}
-	}()
-	go func() {
-		h := sha256.New()
-		_, err := io.Copy(h, client)
-		ends <- end{[32]byte(h.Sum(nil)), err}
-	}()
-	<-halfway
-	middle()
+	f.after(t)
+	middle(&f)
+	if n := f.atServer.Load(); n == int64(size) {
+		t.Error("the transfer was over too early")
+	}
 	for range 2 {
 		select {
 		case e := <-ends:
@@ -82,22 +111,43 @@ func transfer(t *testing.T, client, server *Stream, size int, middle func()) {
 	}
 }
 
+// linkOf is the connection of a client's stream, once its side path is there.
+func linkOf(t *testing.T, client *Stream) (l *link) {
+	t.Helper()
+	h := client.c.h
+	h.mu.Lock()
+	for o := range h.links {
+		if o.c.Load() == client.c {
+			l = o
+		}
+	}
+	h.mu.Unlock()
+	until(t, "side path", func() bool { return l.side.Load() != nil })
+	return l
+}
+
+// most is how long after a change data may take to go on.
+const most = 3 * time.Second
+
 // The client's address goes and another comes, twice, in the middle of a
 // transfer.
 func TestMigration(t *testing.T) {
 	a, b := veth(t)
 	client, server := across(t, a, b, nil)
 	was := client.RemoteAddr()
-	transfer(t, client, server, 40<<20, func() {
+	l := linkOf(t, client)
+	transfer(t, client, server, 100<<20, func(f *flow) {
 		for _, c := range [][2]string{{"10.9.0.1/24", "10.9.0.3/24"}, {"10.9.0.3/24", "10.9.0.4/24"}} {
 			ip(t, a, "addr", "del", c[0], "dev", "va")
 			ip(t, a, "addr", "add", c[1], "dev", "va")
-			to := netip.MustParsePrefix(c[1]).Addr()
-			for udpAddrPort(client.c.qc.LocalAddr()).Addr() != to {
-				if t.Context().Err() != nil {
-					return
-				}
-				time.Sleep(10 * time.Millisecond)
+			begun, to := time.Now(), netip.MustParsePrefix(c[1]).Addr()
+			until(t, "move", func() bool { return udpAddrPort(l.sock.LocalAddr()).Addr() == to })
+			until(t, "move at the server", func() bool { return udpAddrPort(server.c.qc.RemoteAddr()).Addr() == to })
+			f.after(t)
+			if d := time.Since(begun); d > most {
+				t.Errorf("goes on %v after the address changed", d)
+			} else {
+				t.Logf("goes on %v after the address changed", d)
 			}
 		}
 	})
@@ -106,25 +156,35 @@ func TestMigration(t *testing.T) {
 	}
 }
 
-// A path that is cut works again soon after it is whole, though QUIC's own
-// probes are far apart by then.
-func TestSilentPathIsProbed(t *testing.T) {
+// cut has the two hosts send to an Ethernet address that nobody has, which
+// neither is told of; mend undoes it.
+func cut(t *testing.T, a, b *netns.NS, addrA string) (mend func()) {
+	const nobody = "02:00:00:00:00:99"
+	ip(t, a, "neigh", "replace", "10.9.0.2", "lladdr", nobody, "nud", "permanent", "dev", "va")
+	ip(t, b, "neigh", "replace", addrA, "lladdr", nobody, "nud", "permanent", "dev", "vb")
+	return func() {
+		ip(t, a, "neigh", "del", "10.9.0.2", "dev", "va")
+		ip(t, b, "neigh", "del", addrA, "dev", "vb")
+	}
+}
+
+// Data goes on soon after a path is whole again, though QUIC's own timers are
+// far away by then.
+func TestSilentPathIsTried(t *testing.T) {
 	a, b := veth(t)
-	// A router in between, as it were: the client's interface stays up.
-	change := func(c *Config) { c.KeepAlive = time.Second }
-	client, server := across(t, a, b, change)
-	var back time.Time
-	transfer(t, client, server, 40<<20, func() {
-		t.Log(time.Now(), "cut")
-		ip(t, b, "link", "set", "vb", "down")
-		time.Sleep(8 * time.Second)
-		ip(t, b, "link", "set", "vb", "up")
-		back = time.Now()
-		t.Log(back, "whole")
-		n := server.c.stats().BytesReceived
-		for server.c.stats().BytesReceived == n {
-			time.Sleep(10 * time.Millisecond)
+	client, server := across(t, a, b, func(c *Config) { c.KeepAlive = time.Second })
+	l := linkOf(t, client)
+	transfer(t, client, server, 100<<20, func(f *flow) {
+		mend := cut(t, a, b, "10.9.0.1")
+		port := udpAddrPort(l.sock.LocalAddr()).Port()
+		time.Sleep(12 * time.Second) // the length of the outage
+		mend()
+		d := f.after(t)
+		if d > most {
+			t.Errorf("goes on %v after the path was whole again", d)
+		} else {
+			t.Logf("goes on %v after the path was whole again", d)
 		}
+		until(t, "new port", func() bool { return udpAddrPort(l.sock.LocalAddr()).Port() != port })
 	})
-	t.Logf("goes on %v after the path was whole again", time.Since(back))
 }

@@ -102,8 +102,7 @@ func (h *Host) begin(key poolKey, p Peer) (*link, error) {
 		return nil, err
 	}
 	p.NS = nil // the caller's
-	l := &link{h: h, key: key, peer: p, ns: ns, ready: make(chan struct{}), gone: make(chan struct{})}
-	l.sock.Store(sock)
+	l := &link{h: h, key: key, peer: p, ns: ns, sock: sock, ready: make(chan struct{}), gone: make(chan struct{})}
 	sock.onPacket = l.firstPacket
 	ctx, abort := context.WithCancelCause(h.ctx)
 	l.abort = abort
