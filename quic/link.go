@@ -38,6 +38,7 @@ type link struct {
 	watch *watch // the host's mu guards it
 
 	side     atomic.Pointer[sidePath] // nil until it is validated
+	tries    atomic.Int32             // how often a way was tried, moving or not
 	unproven bool                     // the way was lost or left, and nothing acknowledged since; findWays' only
 
 	mu       sync.Mutex // guards what follows

@@ -161,6 +161,7 @@ func (l *link) try(ctx context.Context, acknowledged bool) bool {
 // tryOnce sends, and again after each packet that comes, until something is
 // acknowledged or over.
 func (l *link) tryOnce(ctx context.Context, over <-chan time.Time) (heard, acked bool) {
+	l.tries.Add(1)
 	before := l.rtt()
 	l.sendAnew()
 	for wait := againAfter; ; wait *= 2 {

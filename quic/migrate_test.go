@@ -1,8 +1,9 @@
 package quic
 
 import (
-	"bytes"
 	"crypto/sha256"
+	"fmt"
+	"hash"
 	"io"
 	"math/rand/v2"
 	"net/netip"
@@ -13,8 +14,8 @@ import (
 	"github.com/poemq/poemq/quic/netns"
 )
 
-// across is a stream from namespace a to b of veth.
-func across(t *testing.T, a, b *netns.NS, change func(*Config)) (client, server *Stream) {
+// across is a stream to the address to in namespace b of veth.
+func across(t *testing.T, from Peer, b *netns.NS, to string, change func(*Config)) (client, server *Stream) {
 	t.Helper()
 	got := make(chan *Stream, 1)
 	e, err := testHost(t, change).Listen(b, addrPort("[::]:0"), ListenOptions{}, func(in *Incoming) {
@@ -25,8 +26,8 @@ func across(t *testing.T, a, b *netns.NS, change func(*Config)) (client, server 
 	if err != nil {
 		t.Fatal(err)
 	}
-	remote := netip.AddrPortFrom(netip.MustParseAddr("10.9.0.2"), e.Addr().Port())
-	st, err := testHost(t, change).Dial(testContext(t), Peer{NS: a, Remote: remote}, 5, nil)
+	from.Remote = netip.AddrPortFrom(netip.MustParseAddr(to), e.Addr().Port())
+	st, err := testHost(t, change).Dial(testContext(t), from, 5, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,61 +55,75 @@ func until(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// counter adds to n what is written, and holds the writer up now and then, so
-// that a transfer takes seconds.
+// counter adds to n what is written.
 type counter struct {
 	io.Writer
 	n *atomic.Int64
 }
 
 func (c counter) Write(b []byte) (int, error) {
-	if was := c.n.Add(int64(len(b))) - int64(len(b)); was>>20 != c.n.Load()>>20 {
-		time.Sleep(20 * time.Millisecond)
-	}
+	c.n.Add(int64(len(b)))
 	return c.Writer.Write(b)
 }
 
-// transfer carries data both ways at once, calls middle when some has arrived,
-// and fails the test unless all arrives as it was sent.
-func transfer(t *testing.T, client, server *Stream, size int, middle func(*flow)) {
-	t.Helper()
-	data := make([]byte, size)
-	rand.NewChaCha8([32]byte{1}).Read(data)
-	want := sha256.Sum256(data)
-	var f flow
-	type end struct {
-		sum [32]byte
-		err error
+// endless is data that ends when stop is closed, and its checksum.
+type endless struct {
+	r    *rand.ChaCha8
+	sum  hash.Hash
+	stop <-chan struct{}
+}
+
+func (e endless) Read(b []byte) (int, error) {
+	select {
+	case <-e.stop:
+		return 0, io.EOF
+	default:
+		e.r.Read(b)
+		e.sum.Write(b)
+		return len(b), nil
 	}
-	ends := make(chan end, 2)
-	for st, n := range map[*Stream]*atomic.Int64{client: &f.atClient, server: &f.atServer} {
+}
+
+// transfer carries data both ways at once, as fast as it can, until middle
+// returns, and fails the test unless all arrives as it was sent.
+func transfer(t *testing.T, client, server *Stream, middle func(*flow)) {
+	t.Helper()
+	var f flow
+	stop := make(chan struct{})
+	sums := make(chan [2]string, 2)
+	way := func(from, to *Stream, n *atomic.Int64) {
+		sent, got := make(chan string), sha256.New()
 		go func() {
-			if _, err := io.Copy(st, bytes.NewReader(data)); err != nil {
+			e := endless{rand.NewChaCha8([32]byte{1}), sha256.New(), stop}
+			if _, err := io.Copy(from, e); err != nil {
 				t.Errorf("write: %v", err)
 			}
-			st.CloseWrite()
+			from.CloseWrite()
+			sent <- fmt.Sprintf("%x", e.sum.Sum(nil))
 		}()
 		go func() {
-			h := sha256.New()
-			_, err := io.Copy(counter{h, n}, st)
-			ends <- end{[32]byte(h.Sum(nil)), err}
+			if _, err := io.Copy(counter{got, n}, to); err != nil {
+				t.Errorf("read: %v", err)
+			}
+			sums <- [2]string{<-sent, fmt.Sprintf("%x", got.Sum(nil))}
 		}()
 	}
+	way(client, server, &f.atServer)
+	way(server, client, &f.atClient)
 	f.after(t)
 	middle(&f)
-	if n := f.atServer.Load(); n == int64(size) {
-		t.Error("the transfer was over too early")
-	}
+	close(stop)
 	for range 2 {
 		select {
-		case e := <-ends:
-			if e.err != nil || e.sum != want {
-				t.Errorf("transfer: %v, checksum equal: %v", e.err, e.sum == want)
+		case s := <-sums:
+			if s[0] != s[1] {
+				t.Errorf("sent %s, received %s", s[0], s[1])
 			}
 		case <-time.After(60 * time.Second):
 			t.Fatal("the transfer hangs")
 		}
 	}
+	t.Logf("%d MB to the server, %d MB to the client", f.atServer.Load()>>20, f.atClient.Load()>>20)
 }
 
 // linkOf is the connection of a client's stream, once its side path is there.
@@ -129,42 +144,95 @@ func linkOf(t *testing.T, client *Stream) (l *link) {
 // most is how long after a change data may take to go on.
 const most = 3 * time.Second
 
+func soon(t *testing.T, what string, since time.Time) {
+	t.Helper()
+	if d := time.Since(since); d > most {
+		t.Errorf("goes on %v after %s", d, what)
+	} else {
+		t.Logf("goes on %v after %s", d.Round(time.Millisecond), what)
+	}
+}
+
 // The client's address goes and another comes, twice, in the middle of a
 // transfer.
 func TestMigration(t *testing.T) {
-	a, b := veth(t)
-	client, server := across(t, a, b, nil)
-	was := client.RemoteAddr()
-	l := linkOf(t, client)
-	transfer(t, client, server, 100<<20, func(f *flow) {
-		for _, c := range [][2]string{{"10.9.0.1/24", "10.9.0.3/24"}, {"10.9.0.3/24", "10.9.0.4/24"}} {
-			ip(t, a, "addr", "del", c[0], "dev", "va")
-			ip(t, a, "addr", "add", c[1], "dev", "va")
-			begun, to := time.Now(), netip.MustParsePrefix(c[1]).Addr()
-			until(t, "move", func() bool { return udpAddrPort(l.sock.LocalAddr()).Addr() == to })
-			until(t, "move at the server", func() bool { return udpAddrPort(server.c.qc.RemoteAddr()).Addr() == to })
-			f.after(t)
-			if d := time.Since(begun); d > most {
-				t.Errorf("goes on %v after the address changed", d)
-			} else {
-				t.Logf("goes on %v after the address changed", d)
+	for _, v := range []struct{ name, server, was, then, last string }{
+		{"IPv4", "10.9.0.2", "10.9.0.1/24", "10.9.0.3/24", "10.9.0.4/24"},
+		{"IPv6", "fd09::2", "fd09::1/64", "fd09::3/64", "fd09::4/64"},
+	} {
+		t.Run(v.name, func(t *testing.T) {
+			a, b := veth(t)
+			client, server := across(t, Peer{NS: a}, b, v.server, nil)
+			was := client.RemoteAddr()
+			l := linkOf(t, client)
+			transfer(t, client, server, func(f *flow) {
+				for _, c := range [][2]string{{v.was, v.then}, {v.then, v.last}} {
+					ip(t, a, "addr", "del", c[0], "dev", "va")
+					ip(t, a, "addr", "add", c[1], "dev", "va", "nodad")
+					begun, to := time.Now(), netip.MustParsePrefix(c[1]).Addr()
+					until(t, "move", func() bool { return udpAddrPort(l.sock.LocalAddr()).Addr() == to })
+					until(t, "move at the server", func() bool { return udpAddrPort(server.c.qc.RemoteAddr()).Addr() == to })
+					f.after(t)
+					soon(t, "the address changed", begun)
+				}
+			})
+			if client.RemoteAddr() != was {
+				t.Errorf("the program's peer was %v and is %v", was, client.RemoteAddr())
 			}
-		}
-	})
-	if client.RemoteAddr() != was {
-		t.Errorf("the program's peer was %v and is %v", was, client.RemoteAddr())
+		})
 	}
+}
+
+// A connection of a program that has bound its address waits for that one.
+func TestBoundStays(t *testing.T) {
+	a, b := veth(t)
+	local := netip.MustParseAddr("10.9.0.1")
+	client, server := across(t, Peer{NS: a, Local: local}, b, "10.9.0.2", nil)
+	l := linkOf(t, client)
+	transfer(t, client, server, func(f *flow) {
+		ip(t, a, "addr", "add", "10.9.0.3/24", "dev", "va")
+		ip(t, a, "addr", "del", "10.9.0.1/24", "dev", "va")
+		ip(t, a, "addr", "replace", "10.9.0.3/24", "dev", "va") // del took it along, as secondary
+		time.Sleep(2 * settleMax)                               // in which it must not move
+		ip(t, a, "addr", "add", "10.9.0.1/24", "dev", "va")
+		back := time.Now()
+		f.after(t)
+		soon(t, "the address was back", back)
+	})
+	if now := udpAddrPort(l.sock.LocalAddr()).Addr(); now != local {
+		t.Errorf("bound to %v, moved to %v", local, now)
+	}
+}
+
+// A NAT between gives the client another port.
+func TestNATRebinding(t *testing.T) {
+	a, b := veth(t)
+	client, server := across(t, Peer{NS: a}, b, "10.9.0.2", nil)
+	l := linkOf(t, client)
+	transfer(t, client, server, func(f *flow) {
+		c, err := dialUDP(a, netip.Addr{}, l.peer.Remote)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := l.sock.rebind(c); err != nil {
+			t.Fatal(err)
+		}
+		begun := time.Now()
+		until(t, "move at the server", func() bool { return udpAddrPort(server.c.qc.RemoteAddr()) == udpAddrPort(c.LocalAddr()) })
+		f.after(t)
+		soon(t, "the port changed", begun)
+	})
 }
 
 // cut has the two hosts send to an Ethernet address that nobody has, which
 // neither is told of; mend undoes it.
-func cut(t *testing.T, a, b *netns.NS, addrA string) (mend func()) {
+func cut(t *testing.T, a, b *netns.NS) (mend func()) {
 	const nobody = "02:00:00:00:00:99"
 	ip(t, a, "neigh", "replace", "10.9.0.2", "lladdr", nobody, "nud", "permanent", "dev", "va")
-	ip(t, b, "neigh", "replace", addrA, "lladdr", nobody, "nud", "permanent", "dev", "vb")
+	ip(t, b, "neigh", "replace", "10.9.0.1", "lladdr", nobody, "nud", "permanent", "dev", "vb")
 	return func() {
 		ip(t, a, "neigh", "del", "10.9.0.2", "dev", "va")
-		ip(t, b, "neigh", "del", addrA, "dev", "vb")
+		ip(t, b, "neigh", "del", "10.9.0.1", "dev", "vb")
 	}
 }
 
@@ -172,19 +240,74 @@ func cut(t *testing.T, a, b *netns.NS, addrA string) (mend func()) {
 // far away by then.
 func TestSilentPathIsTried(t *testing.T) {
 	a, b := veth(t)
-	client, server := across(t, a, b, func(c *Config) { c.KeepAlive = time.Second })
+	client, server := across(t, Peer{NS: a}, b, "10.9.0.2", func(c *Config) { c.KeepAlive = time.Second })
 	l := linkOf(t, client)
-	transfer(t, client, server, 100<<20, func(f *flow) {
-		mend := cut(t, a, b, "10.9.0.1")
+	transfer(t, client, server, func(f *flow) {
+		mend := cut(t, a, b)
 		port := udpAddrPort(l.sock.LocalAddr()).Port()
 		time.Sleep(12 * time.Second) // the length of the outage
 		mend()
-		d := f.after(t)
-		if d > most {
-			t.Errorf("goes on %v after the path was whole again", d)
-		} else {
-			t.Logf("goes on %v after the path was whole again", d)
-		}
+		begun := time.Now()
+		f.after(t)
+		soon(t, "the path was whole again", begun)
 		until(t, "new port", func() bool { return udpAddrPort(l.sock.LocalAddr()).Port() != port })
 	})
+}
+
+// A healthy connection is left in peace, however little its stream says.
+func TestHealthyIsNotTried(t *testing.T) {
+	a, b := veth(t)
+	client, _ := across(t, Peer{NS: a}, b, "10.9.0.2", func(c *Config) { c.KeepAlive = time.Second })
+	l := linkOf(t, client)
+	was, sent := l.sock.LocalAddr(), client.c.stats().PacketsSent
+	time.Sleep(6 * time.Second) // six keepalives
+	if n := client.c.stats().PacketsSent - sent; n < 4 {
+		t.Errorf("%d packets sent: there were no keepalives", n)
+	}
+	if n := l.tries.Load(); n != 0 || l.sock.LocalAddr() != was {
+		t.Errorf("tried %d times, from %v to %v", n, was, l.sock.LocalAddr())
+	}
+}
+
+// A server is given up after a move as before one.
+func TestServerKilledAfterMove(t *testing.T) {
+	t.Parallel()
+	for _, again := range []bool{false, true} {
+		t.Run(fmt.Sprintf("restarted=%v", again), func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			srv := startChild(t, "server", "127.0.0.1:0", dir)
+			remote := addrPort(srv.line(t))
+			st := dial(t, testHost(t, nil), remote)
+			srv.line(t)
+			l := linkOf(t, st)
+			was := l.sock.LocalAddr().String()
+			l.fellSilent()
+			until(t, "move", func() bool {
+				l.mu.Lock()
+				defer l.mu.Unlock()
+				return !l.roaming && l.sock.LocalAddr().String() != was
+			})
+			srv.kill()
+			if again {
+				startChild(t, "server", remote.String(), dir).line(t)
+			}
+			readEnd(t, st)
+		})
+	}
+}
+
+// A client is given up after a move as before one.
+func TestClientKilledAfterMove(t *testing.T) {
+	t.Parallel()
+	e, got := listen(t, testHost(t, nil), "127.0.0.1:0", ListenOptions{})
+	client := startChild(t, "roamer", e.Addr().String())
+	st := <-got
+	was := st.c.qc.RemoteAddr().String()
+	if client.line(t) != "moved" {
+		t.Fatal("the client did not move")
+	}
+	until(t, "move at the server", func() bool { return st.c.qc.RemoteAddr().String() != was })
+	client.kill()
+	readEnd(t, st)
 }
