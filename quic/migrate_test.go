@@ -37,13 +37,27 @@ func across(t *testing.T, from Peer, b *netns.NS, to string, change func(*Config
 // flow is a transfer under way: octets that have arrived.
 type flow struct{ atServer, atClient atomic.Int64 }
 
-// after waits until data has gone on in both directions, and tells how long
-// that took.
-func (f *flow) after(t *testing.T) time.Duration {
+// after waits until data goes on in both directions, which must be soon after
+// what happened at since.
+func (f *flow) after(t *testing.T, what string, since time.Time) {
 	t.Helper()
-	begun, s, c := time.Now(), f.atServer.Load(), f.atClient.Load()
-	until(t, "data in both directions", func() bool { return f.atServer.Load() > s && f.atClient.Load() > c })
-	return time.Since(begun)
+	f.more(t, 1)
+	if d := time.Since(since); d > most {
+		t.Errorf("goes on %v after %s", d, what)
+	} else {
+		t.Logf("goes on %v after %s", d.Round(time.Millisecond), what)
+	}
+	f.more(t, 8<<20) // at full speed again
+}
+
+// most is how long after a change data may take to go on.
+const most = 3 * time.Second
+
+// more waits for n more octets in each direction.
+func (f *flow) more(t *testing.T, n int64) {
+	t.Helper()
+	s, c := f.atServer.Load()+n, f.atClient.Load()+n
+	until(t, "data in both directions", func() bool { return f.atServer.Load() >= s && f.atClient.Load() >= c })
 }
 
 func until(t *testing.T, what string, ok func() bool) {
@@ -110,7 +124,7 @@ func transfer(t *testing.T, client, server *Stream, middle func(*flow)) {
 	}
 	way(client, server, &f.atServer)
 	way(server, client, &f.atClient)
-	f.after(t)
+	f.more(t, 8<<20)
 	middle(&f)
 	close(stop)
 	for range 2 {
@@ -141,24 +155,15 @@ func linkOf(t *testing.T, client *Stream) (l *link) {
 	return l
 }
 
-// most is how long after a change data may take to go on.
-const most = 3 * time.Second
-
-func soon(t *testing.T, what string, since time.Time) {
-	t.Helper()
-	if d := time.Since(since); d > most {
-		t.Errorf("goes on %v after %s", d, what)
-	} else {
-		t.Logf("goes on %v after %s", d.Round(time.Millisecond), what)
-	}
-}
-
 // The client's address goes and another comes, twice, in the middle of a
 // transfer.
 func TestMigration(t *testing.T) {
-	for _, v := range []struct{ name, server, was, then, last string }{
-		{"IPv4", "10.9.0.2", "10.9.0.1/24", "10.9.0.3/24", "10.9.0.4/24"},
-		{"IPv6", "fd09::2", "fd09::1/64", "fd09::3/64", "fd09::4/64"},
+	for _, v := range []struct {
+		name, server, was, then, last string
+		more                          []string
+	}{
+		{"IPv4", "10.9.0.2", "10.9.0.1/24", "10.9.0.3/24", "10.9.0.4/24", nil},
+		{"IPv6", "fd09::2", "fd09::1/64", "fd09::3/64", "fd09::4/64", []string{"nodad"}},
 	} {
 		t.Run(v.name, func(t *testing.T) {
 			a, b := veth(t)
@@ -168,12 +173,11 @@ func TestMigration(t *testing.T) {
 			transfer(t, client, server, func(f *flow) {
 				for _, c := range [][2]string{{v.was, v.then}, {v.then, v.last}} {
 					ip(t, a, "addr", "del", c[0], "dev", "va")
-					ip(t, a, "addr", "add", c[1], "dev", "va", "nodad")
+					ip(t, a, append([]string{"addr", "add", c[1], "dev", "va"}, v.more...)...)
 					begun, to := time.Now(), netip.MustParsePrefix(c[1]).Addr()
 					until(t, "move", func() bool { return udpAddrPort(l.sock.LocalAddr()).Addr() == to })
 					until(t, "move at the server", func() bool { return udpAddrPort(server.c.qc.RemoteAddr()).Addr() == to })
-					f.after(t)
-					soon(t, "the address changed", begun)
+					f.after(t, "the address changed", begun)
 				}
 			})
 			if client.RemoteAddr() != was {
@@ -196,8 +200,7 @@ func TestBoundStays(t *testing.T) {
 		time.Sleep(2 * settleMax)                               // in which it must not move
 		ip(t, a, "addr", "add", "10.9.0.1/24", "dev", "va")
 		back := time.Now()
-		f.after(t)
-		soon(t, "the address was back", back)
+		f.after(t, "the address was back", back)
 	})
 	if now := udpAddrPort(l.sock.LocalAddr()).Addr(); now != local {
 		t.Errorf("bound to %v, moved to %v", local, now)
@@ -219,8 +222,7 @@ func TestNATRebinding(t *testing.T) {
 		}
 		begun := time.Now()
 		until(t, "move at the server", func() bool { return udpAddrPort(server.c.qc.RemoteAddr()) == udpAddrPort(c.LocalAddr()) })
-		f.after(t)
-		soon(t, "the port changed", begun)
+		f.after(t, "the port changed", begun)
 	})
 }
 
@@ -248,8 +250,7 @@ func TestSilentPathIsTried(t *testing.T) {
 		time.Sleep(12 * time.Second) // the length of the outage
 		mend()
 		begun := time.Now()
-		f.after(t)
-		soon(t, "the path was whole again", begun)
+		f.after(t, "the path was whole again", begun)
 		until(t, "new port", func() bool { return udpAddrPort(l.sock.LocalAddr()).Port() != port })
 	})
 }
