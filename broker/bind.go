@@ -205,7 +205,8 @@ func (s *Socket) isClosed() bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.anchor == anchor // and was not released while it was asked
+	// It was not released while it was asked, unless for just that.
+	return s.anchor == anchor || s.state == closed
 }
 
 // getsockname answers getsockname(2).
@@ -222,6 +223,7 @@ func (s *Session) getpeername(r Request, sock *Socket, _ *copyFd) {
 	remote, state, relay := sock.remote, sock.state, sock.relay
 	sock.mu.Unlock()
 	if state != connected || relay != nil && relay.over() {
+		s.showRefusal(r, sock)
 		s.fail(r, unix.ENOTCONN)
 		return
 	}

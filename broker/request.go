@@ -23,6 +23,8 @@ type Request interface {
 	// written in their order.
 	Read(addr uint64, b []byte) error
 	Write(pieces ...notify.Piece) error
+	// Note is a place for what is known of the caller, for a while; or nil.
+	Note() *any
 	// NetNS opens the caller's network namespace.
 	NetNS() (int, error)
 	Creds() (notify.Creds, error)
@@ -37,6 +39,9 @@ type Request interface {
 	Install(fd int, cloexec bool) (int, error)
 	// Replace puts a copy of fd in place of the program's descriptor at.
 	Replace(fd, at int, cloexec bool) error
+	// MoveRegistrations gives the caller's epoll registrations of its
+	// descriptor at, which was the file from, to the file to.
+	MoveRegistrations(at, from, to int) error
 
 	// Post runs f on the handlers' thread; false when that has ended.
 	Post(f func()) bool
@@ -60,28 +65,24 @@ func (r notification) Install(fd int, cloexec bool) (int, error) { return r.n.In
 
 func (r notification) Replace(fd, at int, cloexec bool) error { return r.n.Replace(fd, at, cloexec) }
 
-func (r notification) File(fd int) (int, error) {
-	t, err := r.n.Target()
-	if err != nil {
-		return -1, err
-	}
-	return t.Fd(fd)
-}
-
-func (r notification) Read(addr uint64, b []byte) error {
+func (r notification) MoveRegistrations(at, from, to int) error {
 	t, err := r.n.Target()
 	if err != nil {
 		return err
 	}
-	return t.Read(addr, b)
+	return t.MoveRegistrations(at, from, to)
 }
 
-func (r notification) Write(pieces ...notify.Piece) error {
+func (r notification) File(fd int) (int, error)           { return r.n.File(fd) }
+func (r notification) Read(addr uint64, b []byte) error   { return r.n.Read(addr, b) }
+func (r notification) Write(pieces ...notify.Piece) error { return r.n.Write(pieces...) }
+
+func (r notification) Note() *any {
 	t, err := r.n.Target()
 	if err != nil {
-		return err
+		return nil
 	}
-	return t.Write(pieces...)
+	return &t.Note
 }
 
 func (r notification) NetNS() (int, error) {

@@ -24,10 +24,8 @@ type Listener struct {
 	posted []func()
 	ended  bool
 
-	targets Targets // of the serving thread
-	// current is the task that was found alive while this call, or this post,
-	// is handled.
-	current *Target
+	targets Targets      // of the serving thread
+	raw     seccompNotif // the last notification, of the serving thread
 }
 
 // NewListener takes ownership of a seccomp listener fd. It fails when fd is
@@ -96,12 +94,8 @@ func (l *Listener) Serve(handle func(*Notification)) error {
 	// The thread is never unlocked: it ends with the goroutine, and its signal
 	// mask with it.
 	runtime.LockOSThread()
-	var all unix.Sigset_t
-	for i := range all.Val {
-		all.Val[i] = ^all.Val[i]
-	}
-	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &all, nil); err != nil {
-		return fmt.Errorf("block signals: %w", err)
+	if err := blockSignals(); err != nil {
+		return err
 	}
 	defer l.end()
 
@@ -112,7 +106,6 @@ func (l *Listener) Serve(handle func(*Notification)) error {
 		if len(l.targets.order) > 0 {
 			wait = int(idleTargets.Milliseconds())
 		}
-		l.current = nil
 		n, err := unix.Poll(fds, wait)
 		if err != nil && err != unix.EINTR {
 			return fmt.Errorf("poll listener: %w", err)
@@ -138,10 +131,21 @@ func (l *Listener) Serve(handle func(*Notification)) error {
 			return err
 		}
 		if call != nil {
-			l.current = nil
 			handle(call)
 		}
 	}
+}
+
+// blockSignals keeps them from the calling thread.
+func blockSignals() error {
+	var all unix.Sigset_t
+	for i := range all.Val {
+		all.Val[i] = ^all.Val[i]
+	}
+	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &all, nil); err != nil {
+		return fmt.Errorf("block signals: %w", err)
+	}
+	return nil
 }
 
 // Stop ends Serve from any goroutine, with tasks still under the filter.
@@ -160,7 +164,6 @@ func (l *Listener) runPosted() bool {
 			goOn = false
 			continue
 		}
-		l.current = nil
 		f()
 	}
 	return goOn
@@ -169,29 +172,15 @@ func (l *Listener) runPosted() bool {
 // receive takes one notification. ENOENT (the task was killed meanwhile) and
 // EINTR mean: go on.
 func (l *Listener) receive() (*Notification, error) {
-	var raw seccompNotif // the kernel wants it zeroed
-	_, e := ioctl(l.fd, ioctlRecv, unsafe.Pointer(&raw))
+	l.raw = seccompNotif{} // the kernel wants it zeroed
+	_, e := ioctl(l.fd, ioctlRecv, unsafe.Pointer(&l.raw))
 	switch e {
 	case 0:
-		return newNotification(l, &raw), nil
+		return newNotification(l, &l.raw), nil
 	case unix.ENOENT, unix.EINTR:
 		return nil, nil
 	}
 	return nil, fmt.Errorf("receive notification: %w", e)
-}
-
-// target finds a task, and looks once a call whether it is still alive: what is
-// read from one that has ended meanwhile, Notification.Valid tells from the
-// caller's.
-func (l *Listener) target(tid int) (*Target, error) {
-	if l.current != nil && l.current.TID == tid {
-		return l.current, nil
-	}
-	t, err := l.targets.get(tid)
-	if err == nil {
-		l.current = t
-	}
-	return t, err
 }
 
 func (l *Listener) end() {

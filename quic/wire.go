@@ -2,6 +2,7 @@ package quic
 
 import (
 	"errors"
+	"fmt"
 
 	"golang.org/x/sys/unix"
 
@@ -92,13 +93,16 @@ func statusOf(e unix.Errno) status {
 var (
 	// ErrReset: the peer reset the stream, as a TCP RST does (ECONNRESET).
 	ErrReset = errors.New("stream reset by peer")
+	// ErrGivenUp is an ErrReset by a connecting side that had no answer yet.
+	ErrGivenUp = fmt.Errorf("%w before it had the answer", ErrReset)
 	// ErrStopped: the peer's program has closed its socket, what we write
 	// can reach nobody (EPIPE). Reading is not affected.
 	ErrStopped = errors.New("peer reads no more")
 	// ErrLost: the connection under the stream is dead. Never an io.EOF.
 	ErrLost = errors.New("connection lost")
-	// ErrIdentity: the peer shows another key than the pinned one.
-	ErrIdentity = errors.New("peer identity does not match its pin")
+	// ErrIdentity: the peer is not who it has to be, or refuses us for that
+	// reason. The error tells what to do; mostly it is an *IdentityError.
+	ErrIdentity = errors.New("peer identity not accepted")
 	// ErrNotPoemq: what answers there is QUIC, but not ours.
 	ErrNotPoemq = errors.New("peer does not speak " + ALPN)
 	// ErrHostClosed: the Host was closed.

@@ -35,11 +35,14 @@ const (
 type Metadata struct {
 	// Version is 1; 0 means that the metadata is not ours.
 	Version int `json:"poemq"`
-	// Quic is require, prefer or off; empty means prefer.
+	// Quic is require, prefer or off; empty means as the broker is configured.
 	Quic string `json:"quic,omitempty"`
 	// Match lists domain, type, protocol of the sockets that are substituted;
 	// empty means the default.
 	Match [][3]int `json:"match,omitempty"`
+	// NetNS tells that the filter traps setns(2) and unshare(2) of the network
+	// namespace.
+	NetNS bool `json:"netns,omitempty"`
 	// Cmd names the program in logs.
 	Cmd string `json:"cmd,omitempty"`
 }

@@ -321,6 +321,7 @@ SCENARIO(more, ALL, "MSG_MORE and TCP_CORK: all arrives once uncorked")
 
 SCENARIO(rare_oob, ALL, "urgent data: SIGURG aside, POLLPRI, mark, MSG_OOB")
 {
+	cf_wait_ms = SHORT_MS;
 	struct conn k = conn();
 	struct timeval tv = {2, 0};
 	char b[16] = "";
@@ -407,6 +408,7 @@ SCENARIO(fionread, ALL, "FIONREAD counts what can be read")
 
 SCENARIO(rare_outq, ALL, "SIOCOUTQ falls to 0 when all is delivered")
 {
+	cf_wait_ms = SHORT_MS;
 	struct conn k = conn();
 	int v = -1;
 	OK(send_all(k.c, 1000, 0));
@@ -634,6 +636,7 @@ SCENARIO(sigio, ALL, "O_ASYNC sends SIGIO when data arrives")
 
 SCENARIO(rare_sigurg, ALL, "F_SETOWN and urgent data send SIGURG")
 {
+	cf_wait_ms = SHORT_MS;
 	struct conn k = conn();
 	signal(SIGURG, on_sig);
 	R(fcntl(k.s, F_SETOWN, getpid()));
@@ -731,4 +734,14 @@ SCENARIO(both_ways_heavy, V4 | HEAVY, "64 MB both ways at once, 2 GB when CONFOR
 	uint64_t n = h && *h ? 2ull << 30 : 64ull << 20;
 	say("all right when each side read what the other sent");
 	both_ways(n);
+}
+
+SCENARIO(rare_client_name, ALL, "recvfrom gives no name to the side that connected either")
+{
+	struct conn k = conn();
+	struct addr from = {.len = sizeof from.ss};
+	char b[8];
+	OK(send_all(k.s, 3, 0));
+	R(recvfrom(k.c, b, 3, MSG_WAITALL, &from.sa, &from.len));
+	say("client: name of %u bytes", from.len);
 }
