@@ -47,7 +47,7 @@ func (f *flow) after(t *testing.T, what string, since time.Time) {
 	} else {
 		t.Logf("goes on %v after %s", d.Round(time.Millisecond), what)
 	}
-	f.more(t, 8<<20) // at full speed again
+	f.more(t, 4<<20) // at full speed again
 }
 
 // most is how long after a change data may take to go on.
@@ -124,7 +124,7 @@ func transfer(t *testing.T, client, server *Stream, middle func(*flow)) {
 	}
 	way(client, server, &f.atServer)
 	way(server, client, &f.atClient)
-	f.more(t, 8<<20)
+	f.more(t, 4<<20)
 	middle(&f)
 	close(stop)
 	for range 2 {
