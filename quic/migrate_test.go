@@ -140,7 +140,8 @@ func transfer(t *testing.T, client, server *Stream, middle func(*flow)) {
 	t.Logf("%d MB to the server, %d MB to the client", f.atServer.Load()>>20, f.atClient.Load()>>20)
 }
 
-// linkOf is the connection of a client's stream, once its side path is there.
+// linkOf is the connection of a client's stream, once its side path is there
+// if it is to have one.
 func linkOf(t *testing.T, client *Stream) (l *link) {
 	t.Helper()
 	h := client.c.h
@@ -151,7 +152,7 @@ func linkOf(t *testing.T, client *Stream) (l *link) {
 		}
 	}
 	h.mu.Unlock()
-	until(t, "side path", func() bool { return l.side.Load() != nil })
+	until(t, "side path", func() bool { return h.cfg.NoMigration || l.side.Load() != nil })
 	return l
 }
 
@@ -185,6 +186,21 @@ func TestMigration(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The way to the peer leads from another address, while the old one still works.
+func TestRouteChanges(t *testing.T) {
+	a, b := veth(t)
+	client, server := across(t, Peer{NS: a}, b, "10.9.0.2", nil)
+	l := linkOf(t, client)
+	transfer(t, client, server, func(f *flow) {
+		ip(t, a, "addr", "add", "10.9.0.3/24", "dev", "va")
+		ip(t, a, "route", "replace", "10.9.0.0/24", "dev", "va", "src", "10.9.0.3")
+		begun, to := time.Now(), netip.MustParseAddr("10.9.0.3")
+		until(t, "move", func() bool { return udpAddrPort(l.sock.LocalAddr()).Addr() == to })
+		until(t, "move at the server", func() bool { return udpAddrPort(server.c.qc.RemoteAddr()).Addr() == to })
+		f.after(t, "the route changed", begun)
+	})
 }
 
 // A connection of a program that has bound its address waits for that one.
@@ -267,6 +283,24 @@ func TestHealthyIsNotTried(t *testing.T) {
 	}
 	if n := l.tries.Load(); n != 0 || l.sock.LocalAddr() != was {
 		t.Errorf("tried %d times, from %v to %v", n, was, l.sock.LocalAddr())
+	}
+}
+
+// NoMigration leaves a connection where it is, and makes it no side path.
+func TestNoMigration(t *testing.T) {
+	a, b := veth(t)
+	client, server := across(t, Peer{NS: a}, b, "10.9.0.2", func(c *Config) { c.NoMigration = true })
+	l := linkOf(t, client)
+	ip(t, a, "addr", "add", "10.9.0.3/24", "dev", "va")
+	ip(t, a, "route", "replace", "10.9.0.0/24", "dev", "va", "src", "10.9.0.3") // new connections begin there
+	l.fellSilent()
+	time.Sleep(2 * settleMax) // in which it must not move
+	io.WriteString(client, "x")
+	if _, err := io.ReadFull(server, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if n, now := l.tries.Load(), udpAddrPort(l.sock.LocalAddr()); n != 0 || l.side.Load() != nil || now.Addr() != netip.MustParseAddr("10.9.0.1") {
+		t.Errorf("tried %d times, now at %v, side path %v", n, now, l.side.Load() != nil)
 	}
 }
 

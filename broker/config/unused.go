@@ -8,7 +8,7 @@ import (
 // unused are the settings that are read and checked, and that this version does
 // nothing with. Whoever makes one work takes its line out.
 var unused = []string{
-	"wire.migration", "wire.resumption",
+	"wire.resumption",
 	"qlog.dir", "qlog.max_bytes", "qlog.max_files",
 	"limits.streams_per_connection", "limits.connections_per_peer", "limits.connections", "limits.handshakes_per_second",
 }
