@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/netip"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -269,6 +270,40 @@ func TestSilentPathIsTried(t *testing.T) {
 		f.after(t, "the path was whole again", begun)
 		until(t, "new port", func() bool { return udpAddrPort(l.sock.LocalAddr()).Port() != port })
 	})
+}
+
+// As many tries as 15 minutes of silence have cost nothing that stays, and
+// then the connection goes on.
+func TestManyTries(t *testing.T) {
+	a, b := veth(t)
+	client, server := across(t, Peer{NS: a}, b, "10.9.0.2", nil)
+	l := linkOf(t, client)
+	transfer(t, client, server, func(f *flow) {
+		mend := cut(t, a, b)
+		l.sendAnew()
+		heap, routines := live(), runtime.NumGoroutine()
+		for range 300 {
+			l.sendAnew()
+			time.Sleep(5 * time.Millisecond) // for quic-go to do it
+		}
+		grown, more := int64(live()-heap), runtime.NumGoroutine()-routines
+		t.Logf("%d KiB and %d goroutines more", grown>>10, more)
+		if grown > 8<<20 || more > 4 {
+			t.Error("that is too much")
+		}
+		mend()
+		begun := time.Now()
+		l.fellSilent()
+		f.after(t, "the path was whole again", begun)
+	})
+}
+
+// live is the heap in use, octets.
+func live() uint64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
 }
 
 // A healthy connection is left in peace, however little its stream says.
