@@ -29,6 +29,10 @@ type conn struct {
 	// connection is new; onDrain once, without, when it takes no more streams.
 	onIdle  func()
 	onDrain func()
+	// onSilent is called, on a goroutine of its own, at each tick without a
+	// packet, but the first: the keepalive of that one should have been
+	// answered. A client's only.
+	onSilent func()
 	// heard is when the last packet came; a client's only.
 	heard func() time.Time
 	// early is there as long as the connection is, if it was used before its
@@ -43,6 +47,7 @@ type conn struct {
 	ctl      control
 	keep     *time.Timer     // runs while live > 0
 	seen     uint64          // packets received at the last tick of keep
+	silent   int             // ticks since then
 	listens  map[uint16]bool // ports of the peer's that somebody listens on; 0: the one of its address
 	linger   *time.Timer     // runs while draining with live == 0
 	hint     hint
@@ -171,8 +176,11 @@ func (c *conn) tick() {
 		return
 	}
 	if n := c.qc.ConnectionStats().PacketsReceived; n != c.seen {
-		c.seen = n
+		c.seen, c.silent = n, 0
 	} else {
+		if c.silent++; c.silent > 1 && c.onSilent != nil {
+			go c.onSilent()
+		}
 		c.sendControl(msgKeepAlive, make([]byte, keepAliveSize))
 	}
 	c.keep.Reset(c.h.cfg.KeepAlive / 2)

@@ -35,6 +35,13 @@
 // the same identity sends. So a vanished or restarted process is known in
 // about KeepAlive plus one second; a vanished host or a cut cable after MaxIdle.
 //
+// # Moving
+//
+// Client connections follow changes of addresses and routes, which rtnetlink
+// tells of (netwatch.go), and are revived after outages without waiting for
+// QUIC's timers (migrate.go): another UDP socket is put under quic-go
+// (rebind.go). At most two such sockets are open for a connection.
+//
 // # Endings
 //
 // FIN is io.EOF, RST is ErrReset, a lost connection is ErrLost and never
@@ -96,5 +103,6 @@
 // or before that waits for the handshake, and on the client one that waits for
 // it after 0-RTT data, with one more for each stream that is sent again; a stream has none of ours, except while its header is read and
 // while accept runs. quic-go adds three for each socket and two for each
-// connection.
+// connection, and two for a client's side path. While a connection looks for a
+// way it has one more.
 package quic

@@ -387,7 +387,7 @@ func (p *port) networkError(e socketError) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for c := range p.conns {
-		if c.remote == e.dst {
+		if udpAddrPort(c.qc.RemoteAddr()) == e.dst { // where the client is now
 			c.networkError(e)
 		}
 	}

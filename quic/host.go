@@ -53,6 +53,8 @@ type Config struct {
 	MaxConnections int
 	// NoFastOpen has each Dial wait for the peer's answer.
 	NoFastOpen bool
+	// NoMigration keeps connections on the address they began with.
+	NoMigration bool
 	// StreamWindow is the most a peer may send ahead on one stream that is
 	// not read, in octets; default 512 KiB. It grows to 6 MiB while a stream
 	// is read fast.
@@ -94,11 +96,12 @@ type Host struct {
 	clients, streams, servers refusals
 	forgetPKI                 func() // no more calls of reloaded
 
-	mu     sync.Mutex // guards what follows
-	closed bool
-	pool   map[poolKey][]*link
-	links  map[*link]struct{} // all client connections, those out of the pool too
-	ports  map[portKey][]*port
+	mu      sync.Mutex // guards what follows
+	closed  bool
+	pool    map[poolKey][]*link
+	links   map[*link]struct{} // all client connections, those out of the pool too
+	ports   map[portKey][]*port
+	watches map[uint64]*watch // by network namespace
 
 	sharing sync.Mutex // orders the making of shared ports
 
@@ -317,7 +320,7 @@ func (h *Host) confirmPin(p Peer, cs tls.ConnectionState) error {
 func (h *Host) checkBuffers(s *socket) {
 	h.bufferOnce.Do(func() {
 		var rcv, snd int
-		s.raw.Control(func(fd uintptr) {
+		s.cur.Load().raw.Control(func(fd uintptr) {
 			rcv, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF)
 			snd, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF)
 		})

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	quicgo "github.com/quic-go/quic-go"
+
+	"github.com/poemq/poemq/quic/netns"
 )
 
 // link is a client's connection with the socket under it, from before the
@@ -18,6 +20,7 @@ type link struct {
 	h    *Host
 	key  poolKey
 	peer Peer
+	ns   *netns.NS // ours to close
 	sock *socket
 	c    atomic.Pointer[conn] // nil before the handshake is complete
 
@@ -37,7 +40,18 @@ type link struct {
 	bytes   uint64  // carried up to sampled
 	sampled time.Time
 
+	watch *watch // the host's mu guards it
+
+	side     atomic.Pointer[sidePath] // nil until it is validated
+	tries    atomic.Int32             // how often a way was tried, moving or not
+	unproven bool                     // the way was lost or left, and nothing acknowledged since; findWays' only
+
 	mu       sync.Mutex // guards what follows
+	roaming  bool       // the way is being looked for
+	changed  bool       // it must be, since the network changed
+	silent   bool       // it must be, since nothing comes
+	ended    bool       // the connection is over
+	begun    *sidePath  // side, or what will be
 	answered bool
 	waiting  []func() // to call when the peer's first packet comes
 	idle     *time.Timer
@@ -69,8 +83,11 @@ func (l *link) handshake(ctx context.Context) {
 	c.heard = l.sock.heard
 	c.onDrain = l.leavePool
 	c.onIdle = l.startIdle
+	c.onSilent = l.fellSilent
 	l.c.Store(c)
 	l.h.checkBuffers(l.sock)
+	l.h.watchNet(l)
+	l.h.wg.Go(func() { l.addSide(c.qc.Context()) })
 	c.run(func() {
 		l.leavePool()
 		l.mu.Lock()
@@ -140,8 +157,18 @@ func (l *link) confirm(qc *quicgo.Conn) error {
 // end closes what is under the connection, which is dead by now.
 func (l *link) end(tr *quicgo.Transport) {
 	l.abort(nil)
+	l.h.unwatch(l)
+	l.mu.Lock()
+	side := l.begun
+	l.ended = true
+	l.mu.Unlock()
 	tr.Close()
-	l.sock.Close()
+	tr.Conn.Close()
+	if side != nil {
+		side.tr.Close()
+		side.Close()
+	}
+	l.ns.Close()
 	l.h.mu.Lock()
 	delete(l.h.links, l)
 	l.h.mu.Unlock()

@@ -92,11 +92,17 @@ func (l *link) busy() bool {
 // begin makes a socket and starts the handshake; mu is held. The socket is made
 // under it, so that there is one; that takes microseconds.
 func (h *Host) begin(key poolKey, p Peer) (*link, error) {
-	sock, err := dialSocket(p.NS, p.Local, p.Remote)
+	ns, err := p.NS.Clone()
 	if err != nil {
 		return nil, err
 	}
-	l := &link{h: h, key: key, peer: p, sock: sock, ready: make(chan struct{}), gone: make(chan struct{})}
+	sock, err := dialSocket(ns, p.Local, p.Remote)
+	if err != nil {
+		ns.Close()
+		return nil, err
+	}
+	p.NS = nil // the caller's
+	l := &link{h: h, key: key, peer: p, ns: ns, sock: sock, ready: make(chan struct{}), gone: make(chan struct{})}
 	if p.ZeroRTT {
 		l.early = newEarly()
 	}

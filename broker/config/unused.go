@@ -5,7 +5,6 @@ import "fmt"
 // unused are the settings that are read and checked, and that this version does
 // nothing with. Whoever makes one work takes its line out.
 var unused = []string{
-	"wire.migration",
 	"limits.streams_per_connection", "limits.connections_per_peer", "limits.connections", "limits.handshakes_per_second",
 }
 
