@@ -5,6 +5,7 @@ import (
 	"math"
 	"net"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -44,7 +45,8 @@ func socketOn(t *testing.T, h *Host) (c *net.UDPConn) {
 
 // send sends n datagrams of size octets (IP and UDP included), numbered and
 // with their time, spaced by gap. It returns what came: the numbers in order,
-// how long the quickest took, and the time from the first to the last.
+// how long the quickest took, and the time from the first's start to the last's
+// arrival.
 func send(t *testing.T, from, to *net.UDPConn, n, size int, gap time.Duration) (ids []int, least, span time.Duration) {
 	t.Helper()
 	go func() {
@@ -72,10 +74,11 @@ func send(t *testing.T, from, to *net.UDPConn, n, size int, gap time.Duration) (
 			break
 		}
 		last = monotonic()
+		sent := int64(binary.BigEndian.Uint64(b[4:]))
 		if first == 0 {
-			first = last
+			first = sent
 		}
-		least = min(least, time.Duration(last-int64(binary.BigEndian.Uint64(b[4:]))))
+		least = min(least, time.Duration(last-sent))
 		ids = append(ids, int(binary.BigEndian.Uint32(b)))
 	}
 	return ids, least, time.Duration(last - first)
@@ -115,8 +118,8 @@ func TestRate(t *testing.T) {
 	const n, size, rate = 500, 1250, 20e6 // 10,000 bit each: 2000 a second
 	eachWay(t, Params{Rate: rate, Queue: n * size}, func(t *testing.T, _ *Link, _ Direction, from, to *net.UDPConn) {
 		ids, _, span := send(t, from, to, n, size, 0)
-		got := float64(len(ids)-1) * size * 8 / span.Seconds()
-		if len(ids) != n || got > rate*1.02 || got < rate*0.9 {
+		got := float64(len(ids)) * size * 8 / span.Seconds()
+		if len(ids) != n || got > rate*1.01 || got < rate*0.8 {
 			t.Errorf("%d of %d packets came, at %.1f Mbit/s, want %.1f", len(ids), n, got/1e6, rate/1e6)
 		}
 	})
@@ -143,14 +146,15 @@ func TestLossAndReordering(t *testing.T) {
 		if lost := n - len(ids); math.Abs(float64(lost)-n*p.Loss) > 36 { // 4 sigma
 			t.Errorf("%d of %d packets were lost, want a tenth", lost, n)
 		}
-		swapped := 0
-		for i := 1; i < len(ids); i++ {
-			if ids[i] < ids[i-1] {
-				swapped++
+		overtook, least := 0, n
+		for _, id := range slices.Backward(ids) {
+			if id > least {
+				overtook++
 			}
+			least = min(least, id)
 		}
-		if s := l.Stats(d); swapped < n/40 || s.Reordered < n/20 {
-			t.Errorf("%d packets came after later ones, want many of the tenth that overtook; counted: %+v", swapped, s)
+		if s := l.Stats(d); overtook < n/20 || s.Reordered < uint64(overtook) || s.Reordered > n/5 {
+			t.Errorf("%d packets overtook others, want about a tenth; counted: %+v", overtook, s)
 		}
 	})
 }
