@@ -111,11 +111,7 @@ func (s *Session) acceptedSocket(from *Socket, t taken) (*Socket, error) {
 		local: scoped(t.local, from.local.Addr()), remote: scoped(t.remote, from.local.Addr()),
 		opts: inherited(from.opts, from.domain, from.local), relay: t.relay, accepted: true, shared: from.hold.share(),
 	}
-	for _, o := range sock.opts {
-		if o.onPair() {
-			rawSetsockopt(t.fd, o.level, o.name, o.value)
-		}
-	}
+	sock.setOnPair(t.fd)
 	return sock, nil
 }
 

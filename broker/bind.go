@@ -222,6 +222,7 @@ func (s *Session) getpeername(r Request, sock *Socket, _ *copyFd) {
 	remote, state, relay := sock.remote, sock.state, sock.relay
 	sock.mu.Unlock()
 	if state != connected || relay != nil && relay.over() {
+		s.showRefusal(r, sock)
 		s.fail(r, unix.ENOTCONN)
 		return
 	}

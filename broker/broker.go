@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/poemq/poemq/addfd"
+	"github.com/poemq/poemq/broker/policy"
 	"github.com/poemq/poemq/notify"
 	"github.com/poemq/poemq/quic"
 	"golang.org/x/sys/unix"
@@ -21,6 +22,12 @@ import (
 type Config struct {
 	Host *quic.Host // the broker's to use, the caller's to close
 	Log  *slog.Logger
+	// Policy is in force from the start; nil prefers QUIC everywhere.
+	Policy *policy.Policy
+	// Fallback is DefaultFallback when it is zero.
+	Fallback Fallback
+	// UDPPort is where peers serve QUIC; 0: on the port that a program connects to.
+	UDPPort uint16
 	// RuntimeDirs are tried in order for the directory of socket names.
 	RuntimeDirs []string
 }
@@ -28,6 +35,7 @@ type Config struct {
 // Broker serves sessions.
 type Broker struct {
 	host    *quic.Host
+	udpPort uint16 // see Config
 	log     *slog.Logger
 	dir     *addfd.Dir
 	dock    *addfd.Dock
@@ -42,6 +50,10 @@ type Broker struct {
 	namespaces namespaces
 	ports      portTable
 	points     pointTable
+	ruling     ruling
+	policy     atomic.Pointer[policy.Policy]
+	fallback   atomic.Pointer[Fallback]
+	memory     memory
 	oracle     oracle
 	tripwires  tripwires
 	young      young
@@ -69,11 +81,19 @@ func New(c Config) (*Broker, error) {
 		return nil, err
 	}
 	b := &Broker{
-		host: c.Host, log: c.Log, dir: dir, dock: dock, anchors: addfd.NewAnchors(dir, c.Log), lost: addfd.NewLost(), started: time.Now(),
+		host: c.Host, udpPort: c.UDPPort, log: c.Log, dir: dir, dock: dock, anchors: addfd.NewAnchors(dir, c.Log), lost: addfd.NewLost(), started: time.Now(),
 		sockets: make(map[uint64]*Socket), sessions: make(map[uint64]*Session),
 	}
 	b.changed = sync.NewCond(&b.mu)
 	b.ctx, b.stop = context.WithCancel(context.Background())
+	if c.Fallback == (Fallback{}) {
+		c.Fallback = DefaultFallback
+	}
+	b.SetFallback(c.Fallback)
+	if c.Policy == nil {
+		c.Policy = policy.New(policy.Prefer, nil)
+	}
+	b.SetPolicy(c.Policy)
 	b.tripwires.kick = make(chan struct{}, 1)
 	b.wg.Go(func() { b.tripwires.run(b.ctx) })
 	return b, nil

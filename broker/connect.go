@@ -7,11 +7,12 @@ import (
 	"time"
 
 	"github.com/poemq/poemq/addfd"
+	"github.com/poemq/poemq/broker/policy"
 	"github.com/poemq/poemq/quic/netns"
 	"golang.org/x/sys/unix"
 )
 
-// dialState is a connection attempt. Its fields up to policy do not change.
+// dialState is a connection attempt. Its fields up to patience do not change.
 type dialState struct {
 	sock     *Socket
 	ns       *netns.NS
@@ -20,7 +21,7 @@ type dialState struct {
 	bindTo   netip.Addr     // the address the program bound, if any
 	remote   netip.AddrPort
 	port     *ephemeral
-	policy   Policy
+	decision policy.Decision
 	patience time.Duration
 
 	cancel context.CancelFunc
@@ -54,7 +55,7 @@ func (s *Session) connect(r Request, sock *Socket, c *copyFd) {
 	blocking := !addfd.Nonblocking(c.fd)
 
 	sock.mu.Lock()
-	state, told, soErr := sock.state, sock.told, sock.soError
+	state, told := sock.state, sock.told
 	lost := state == failed && sock.remote.IsValid() // which was a connection
 	if state == connected && !unspec {
 		sock.told = true
@@ -76,6 +77,7 @@ func (s *Session) connect(r Request, sock *Socket, c *copyFd) {
 		sock.dropStale()
 		s.fail(r, unix.EALREADY)
 	case state == failed:
+		soErr := sock.takeError(c.fd)
 		if soErr == 0 {
 			soErr = unix.ECONNABORTED
 		}
@@ -309,7 +311,7 @@ func (d *dialState) log(err error) {
 		log.Debug("connected", "socket", d.sock.cookie, "local", d.local, "remote", d.remote)
 		return
 	}
-	log.Info("connect failed", "socket", d.sock.cookie, "remote", d.remote, "policy", d.policy, "error", err)
+	log.Info("connect failed", "socket", d.sock.cookie, "remote", d.remote, "policy", d.decision.Mode, "rule", d.decision.By(), "error", err)
 }
 
 // copyIfShown is a copy of the program's descriptor if that looks as one that
@@ -403,13 +405,8 @@ func (d *dialState) fail(errno unix.Errno) (again bool) {
 	d.port.release()
 	sock.port = nil
 	sock.remote = netip.AddrPort{}
-	if sock.hold != nil {
-		sock.local = sock.hold.local
-	} else {
-		// The port is free again, but still told (inet_reset_saddr in the kernel).
-		sock.local = netip.AddrPortFrom(netip.IPv6Unspecified(), d.port.port)
-	}
 	if !d.docked() {
+		d.unname()
 		if sock.hold != nil {
 			sock.become(bound)
 		} else {
@@ -427,6 +424,16 @@ func (d *dialState) fail(errno unix.Errno) (again bool) {
 	d.relay.discard()
 	go sock.watchLost()
 	return false
+}
+
+// unname is what the kernel's disconnecting leaves of the name. sock.mu is held.
+func (d *dialState) unname() {
+	if d.sock.hold != nil {
+		d.sock.local = d.sock.hold.local
+		return
+	}
+	// The port is free again, but still told (inet_reset_saddr in the kernel).
+	d.sock.local = netip.AddrPortFrom(netip.IPv6Unspecified(), d.port.port)
 }
 
 // watchCopy looks after a socket whose attempt failed, and closes fd.

@@ -22,6 +22,7 @@
 //	door.go      how sessions come in
 //	socket.go    the Socket and its end; find.go its descriptor in the program
 //	connect.go   connect: docking, waiting; way.go where to, transport.go by what
+//	rules.go     what the policy says; memory.go who answered TCP and not QUIC
 //	renew.go     a socket that is unconnected again
 //	bind.go      bind, getsockname, getpeername; hold.go and ports.go the ports
 //	listen.go    listen, what arrives at a port

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"errors"
+	"time"
 
 	"github.com/poemq/poemq/addfd"
 	"github.com/poemq/poemq/quic"
@@ -75,15 +76,56 @@ func (r *relay) gone() bool {
 	return false
 }
 
-// refused is the state of a program's socket that was sent data after it was
-// shut down for both directions: TCP answers with RST.
-func (r *relay) refused() {
+// refuse answers data for a program's socket that was shut down for both
+// directions, as TCP does: with a reset, after what the program wrote before.
+func (r *relay) refuse() {
 	r.mu.Lock()
 	sock := r.sock
+	r.refusing = true
+	over := r.upOver
 	r.mu.Unlock()
+	switch {
+	case over:
+		r.t.Reset()
+	default: // carriedAll does, unless the peer does not read
+		timer := time.AfterFunc(refuseWait, r.t.Reset)
+		r.whenDone(func() { timer.Stop() })
+	}
 	if sock != nil {
 		sock.disconnected(0)
 	}
+}
+
+// carriedAll notes that what the program wrote is with the transport.
+func (r *relay) carriedAll() {
+	r.mu.Lock()
+	r.upOver = true
+	refusing := r.refusing
+	r.mu.Unlock()
+	if refusing {
+		r.t.Reset()
+	}
+}
+
+// abortUnlessRead aborts r after its peer's reset when the program reads
+// nothing, of which it has been given taken octets, so that down cannot end.
+func (r *relay) abortUnlessRead(taken uint64) {
+	time.AfterFunc(readWait, func() {
+		switch now := r.delivered.Load(); {
+		case r.ended():
+		case now == taken:
+			r.abort()
+		default:
+			r.abortUnlessRead(now)
+		}
+	})
+}
+
+// ended reports that r carries nothing any more.
+func (r *relay) ended() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.aborted || r.done
 }
 
 // errnoAfterEnd is the error of a socket whose peer has sent its FIN when

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"errors"
+	"iter"
 	"os"
 	"strconv"
 
@@ -96,24 +97,34 @@ func present(pid string, n int) int {
 	return n
 }
 
-// numberIn is the socket's descriptor in a process, or -1.
+// numberIn is one of the socket's descriptors in a process, or -1.
 func (s *Socket) numberIn(pid string) int {
-	dir := "/proc/" + pid + "/fd/"
-	f, err := os.Open(dir)
-	if err != nil {
-		return -1
+	for n := range s.numbersIn(pid) {
+		return n
 	}
-	defer f.Close()
-	names, _ := f.Readdirnames(-1)
-	want := "socket:[" + strconv.FormatUint(s.ino, 10) + "]"
-	for _, name := range names {
-		if link, err := os.Readlink(dir + name); err == nil && link == want {
-			if n, err := strconv.Atoi(name); err == nil {
-				return n
+	return -1
+}
+
+// numbersIn are the socket's descriptors in a process.
+func (s *Socket) numbersIn(pid string) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		dir := "/proc/" + pid + "/fd/"
+		f, err := os.Open(dir)
+		if err != nil {
+			return
+		}
+		defer f.Close()
+		names, _ := f.Readdirnames(-1)
+		want := "socket:[" + strconv.FormatUint(s.ino, 10) + "]"
+		for _, name := range names {
+			if link, err := os.Readlink(dir + name); err != nil || link != want {
+				continue
+			}
+			if n, err := strconv.Atoi(name); err == nil && !yield(n) {
+				return
 			}
 		}
 	}
-	return -1
 }
 
 // inode is what /proc/PID/fd shows of a socket.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/poemq/poemq/addfd"
+	"github.com/poemq/poemq/broker/policy"
 	"golang.org/x/sys/unix"
 )
 
@@ -68,19 +69,28 @@ func (s *Session) listen(r Request, sock *Socket, c *copyFd) {
 		s.fail(r, unix.EINVAL)
 		return
 	}
+	creds, err := r.Creds()
+	if err != nil {
+		s.fail(r, unix.ENOBUFS)
+		return
+	}
+	sock.mu.Lock()
+	local := sock.local
+	sock.mu.Unlock()
+	decision := s.decide(r, policy.Query{Addr: local, Listening: true, UID: creds.UID})
 	w := &waiter{req: r}
 	fd := c.keep()
 	w.start(0, nil)
 	s.park(w)
 	s.b.wg.Go(func() {
-		errno := s.b.serve(sock, fd, backlog, s.quic)
+		errno := s.b.serve(sock, fd, backlog, decision)
 		unix.Close(fd)
 		w.answer(func(r Request) { s.result(r, errno) })
 	})
 }
 
 // serve makes sock, of which fd is a copy, listen.
-func (b *Broker) serve(sock *Socket, fd, backlog int, policy Policy) unix.Errno {
+func (b *Broker) serve(sock *Socket, fd, backlog int, decision policy.Decision) unix.Errno {
 	sock.mu.Lock()
 	hold, ns, anchor, state := sock.hold, sock.ns, sock.anchor, sock.state
 	sock.mu.Unlock()
@@ -91,7 +101,8 @@ func (b *Broker) serve(sock *Socket, fd, backlog int, policy Policy) unix.Errno 
 		return unix.ENOBUFS // said when it could not be held
 	}
 	l := &listenState{sock: sock, anchor: anchor, copy: -1, room: make(chan struct{}, maxRoom)}
-	if policy == Prefer {
+	mode := decision.Mode
+	if mode != policy.Require {
 		tcp, err := listenTCP(hold, backlog)
 		if errors.Is(err, unix.EADDRINUSE) {
 			b.reapClosed()
@@ -104,12 +115,13 @@ func (b *Broker) serve(sock *Socket, fd, backlog int, policy Policy) unix.Errno 
 		sock.renamed(hold)
 	}
 	var later bool
-	if err := b.join(l, ns, hold.local, policy); err != nil {
-		if policy == Require {
+	if mode != policy.Off {
+		if err := b.join(l, ns, hold.local, mode); err != nil && mode == policy.Require {
 			return asErrno(err, unix.EADDRINUSE)
+		} else if err != nil {
+			later = errors.Is(err, unix.EADDRINUSE)
+			sock.sess.log.Warn("a listening port is served by TCP only", "port", hold.local, "reason", err, "tried_again", later)
 		}
-		later = errors.Is(err, unix.EADDRINUSE)
-		sock.sess.log.Warn("a listening port is served by TCP only", "port", hold.local, "reason", err, "tried_again", later)
 	}
 	emptyQueue(fd) // of a socket that was shut down
 	if err := unix.Listen(fd, backlog); err != nil {
@@ -128,7 +140,7 @@ func (b *Broker) serve(sock *Socket, fd, backlog int, policy Policy) unix.Errno 
 	if l.tcp != nil {
 		b.wg.Go(l.acceptTCP)
 	}
-	sock.sess.log.Info("listening", "socket", sock.cookie, "port", hold.local, "policy", policy, "quic", b.onPoint(l))
+	sock.sess.log.Info("listening", "socket", sock.cookie, "port", hold.local, "policy", mode, "rule", decision.By(), "quic", b.onPoint(l))
 	if later {
 		b.wg.Go(func() { b.joinLater(l, ns, hold.local) })
 	}

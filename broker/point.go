@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/poemq/poemq/broker/policy"
 	"github.com/poemq/poemq/quic"
 	"github.com/poemq/poemq/quic/netns"
 	"golang.org/x/sys/unix"
@@ -44,9 +45,9 @@ const (
 )
 
 // join has l served on the UDP port of local.
-func (b *Broker) join(l *listenState, ns *netns.NS, local netip.AddrPort, policy Policy) error {
+func (b *Broker) join(l *listenState, ns *netns.NS, local netip.AddrPort, mode policy.Mode) error {
 	patience := portGlance
-	if policy == Require {
+	if mode == policy.Require {
 		patience = portPatience
 	}
 	deadline := time.Now().Add(patience)
@@ -110,6 +111,8 @@ func (b *Broker) joinOnce(l *listenState, ns *netns.NS, local netip.AddrPort) er
 			b.points.m = make(map[pointKey]*listenPoint)
 		}
 		b.points.m[key] = p
+		// Whoever here came to this port by TCP may take QUIC from now on.
+		b.memory.forgetIf(func(r *Remembered) bool { return r.NetNS == key.ns && r.Remote.Port() == key.local.Port() })
 	}
 	p.members = append(p.members, l)
 	l.point = p

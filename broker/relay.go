@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -45,13 +46,16 @@ type relay struct {
 	// with TCP, only by writing, and after what the peer sent before.
 	stopped  bool
 	upDone   bool // our program's FIN went
+	upOver   bool // nothing more of our program's will go
+	refusing bool // the peer's bytes came for a closed socket
 	downDone bool // the peer's FIN came
 	running  int  // goroutines
 	// searchFrom is when the program's descriptor may be searched for again,
 	// which was in vain before.
 	searchFrom time.Time
 
-	laid time.Time // when the last tripwire was, for up only
+	laid      time.Time     // when the last tripwire was, for up only
+	delivered atomic.Uint64 // octets given to our program
 }
 
 const (
@@ -59,6 +63,12 @@ const (
 	// finWait is how long a peer may keep its direction open after our program
 	// has closed its socket (net.ipv4.tcp_fin_timeout, tcp(7)).
 	finWait = 60 * time.Second
+	// readWait is how long a program may leave unread what came before a reset,
+	// when it writes on, until it has the error without the rest.
+	readWait = 5 * time.Second
+	// refuseWait is how long what a program wrote before it closed its socket
+	// may take when the peer's bytes for that socket ask for a reset.
+	refuseWait = time.Second
 )
 
 var buffers = sync.Pool{New: func() any { return new([relayBuffer]byte) }}
@@ -87,6 +97,7 @@ func (r *relay) watch() {
 	r.mu.Unlock()
 	go func() {
 		r.up()
+		r.carriedAll()
 		r.leave()
 	}()
 }
@@ -207,16 +218,20 @@ func (r *relay) stoppedWriting() bool {
 	return r.stopped
 }
 
+// writeFailed notes that the peer takes no more. What it sent before may still be
+// on its way to the program, which reads it first; the error is down's to tell.
 func (r *relay) writeFailed(err error) {
 	r.mu.Lock()
-	ended, stopped := r.downDone, errors.Is(err, quic.ErrStopped)
-	r.stopped = r.stopped || stopped
+	ended, known, ours := r.downDone, r.stopped, errors.Is(err, net.ErrClosed)
+	r.stopped = known || !ours
 	r.mu.Unlock()
 	switch {
 	case ended:
 		r.cut(errnoAfterEnd(err))
-	case !stopped:
+	case ours:
 		r.abort()
+	case !known && !errors.Is(err, quic.ErrStopped):
+		r.abortUnlessRead(r.delivered.Load())
 	}
 }
 
@@ -237,6 +252,7 @@ func (r *relay) endOfFile() {
 	r.upDone = true
 	over := r.downDone
 	r.mu.Unlock()
+	r.carriedAll()
 	if over {
 		r.sock.disconnected(0)
 	}
@@ -367,8 +383,7 @@ func (r *relay) down() {
 				return
 			case addfd.HungUp(r.fd): // data for a closed socket
 				buffers.Put(buf)
-				r.t.Reset()
-				r.refused()
+				r.refuse()
 				return
 			default:
 				discard = true // shutdown(SHUT_RD): TCP takes it and drops it
@@ -415,6 +430,7 @@ func (r *relay) deliver(p []byte) error {
 			switch e {
 			case nil:
 				p = p[n:]
+				r.delivered.Add(uint64(n))
 			case unix.EINTR:
 			case unix.EAGAIN:
 				return false

@@ -37,6 +37,9 @@ type Request interface {
 	Install(fd int, cloexec bool) (int, error)
 	// Replace puts a copy of fd in place of the program's descriptor at.
 	Replace(fd, at int, cloexec bool) error
+	// MoveRegistrations gives the caller's epoll registrations of its
+	// descriptor at, which was the file from, to the file to.
+	MoveRegistrations(at, from, to int) error
 
 	// Post runs f on the handlers' thread; false when that has ended.
 	Post(f func()) bool
@@ -59,6 +62,14 @@ func (r notification) Fail(errno unix.Errno) error { return r.n.Fail(errno) }
 func (r notification) Install(fd int, cloexec bool) (int, error) { return r.n.Install(fd, cloexec) }
 
 func (r notification) Replace(fd, at int, cloexec bool) error { return r.n.Replace(fd, at, cloexec) }
+
+func (r notification) MoveRegistrations(at, from, to int) error {
+	t, err := r.n.Target()
+	if err != nil {
+		return err
+	}
+	return t.MoveRegistrations(at, from, to)
+}
 
 func (r notification) File(fd int) (int, error) {
 	t, err := r.n.Target()

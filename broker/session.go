@@ -5,18 +5,10 @@ import (
 	"fmt"
 	"log/slog"
 
+	"github.com/poemq/poemq/broker/policy"
 	"github.com/poemq/poemq/notify"
 	"github.com/poemq/poemq/notify/handover"
 	"golang.org/x/sys/unix"
-)
-
-// Policy says how a destination is reached and what a listening port serves.
-type Policy string
-
-// The policies.
-const (
-	Require Policy = "require" // QUIC or an error
-	Prefer  Policy = "prefer"  // QUIC where the peer has it, else the kernel's TCP
 )
 
 // Session is one launched process tree or container.
@@ -24,7 +16,8 @@ type Session struct {
 	ID    uint64
 	b     *Broker
 	log   *slog.Logger
-	quic  Policy
+	name  string      // of its program or container
+	asked policy.Mode // what it wants where no rule says otherwise
 	match [][3]int
 	uid   uint32 // of who handed it over
 
@@ -52,31 +45,26 @@ var defaultMatch = [][3]int{
 
 // NewSession takes over h and its listener fd; uid is who handed it over.
 func (b *Broker) NewSession(h *handover.Handover, uid uint32) (*Session, error) {
-	policy := Prefer
-	switch h.Meta.Quic {
-	case "", string(Prefer):
-	case string(Require):
-		policy = Require
-	default:
+	asked, err := policy.ParseMode(h.Meta.Quic)
+	if err != nil {
 		unix.Close(h.Listener)
-		return nil, fmt.Errorf("policy %q is none of require, prefer", h.Meta.Quic)
+		return nil, fmt.Errorf("policy: %w", err)
 	}
 	l, err := notify.NewListener(h.Listener)
 	if err != nil {
 		return nil, err
 	}
 	s := &Session{
-		ID: b.nextSession.Add(1), b: b, quic: policy, match: h.Meta.Match, uid: uid, listener: l,
+		ID: b.nextSession.Add(1), b: b, name: h.Meta.Cmd, asked: asked, match: h.Meta.Match, uid: uid, listener: l,
 		stale: make(map[int]*waiter),
 	}
 	if len(s.match) == 0 {
 		s.match = defaultMatch
 	}
-	name := h.Meta.Cmd
-	if name == "" {
-		name = h.State.State.ID
+	if s.name == "" {
+		s.name = h.State.State.ID
 	}
-	s.log = b.log.With("session", s.ID, "program", name)
+	s.log = b.log.With("session", s.ID, "program", s.name)
 	b.mu.Lock()
 	b.sessions[s.ID] = s
 	b.mu.Unlock()
@@ -85,7 +73,7 @@ func (b *Broker) NewSession(h *handover.Handover, uid uint32) (*Session, error) 
 
 // Serve answers the session's calls until its last task has ended.
 func (s *Session) Serve() error {
-	s.log.Info("session begins", "policy", s.quic, "uid", s.uid)
+	s.log.Info("session begins", "asks", s.asked, "uid", s.uid)
 	err := s.listener.Serve(s.handle)
 	s.b.mu.Lock()
 	delete(s.b.sessions, s.ID)

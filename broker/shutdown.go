@@ -88,6 +88,7 @@ func (s *Socket) giveUp() {
 	s.dial = nil
 	waiters := d.waiters
 	d.fail(unix.ECONNRESET)
+	d.unname()
 	sess := s.sess
 	s.mu.Unlock()
 	d.cancel() // finish finds that the attempt is not the socket's any more

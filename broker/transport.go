@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/poemq/poemq/broker/policy"
 	"github.com/poemq/poemq/quic"
 	"golang.org/x/sys/unix"
 )
@@ -105,22 +106,35 @@ func addrPort(a net.Addr) netip.AddrPort {
 	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }
 
-// headStart is how long QUIC has for itself under prefer when nothing at all
-// is heard from the peer.
-const headStart = 300 * time.Millisecond
-
 // connectTo reaches d's peer as the policy says.
 func (b *Broker) connectTo(ctx context.Context, d *dialState) (transport, error) {
-	if d.remote.Port() == 0 {
+	switch {
+	case d.remote.Port() == 0:
 		return nil, unix.ECONNREFUSED
+	case d.decision.Mode == policy.Off:
+		return b.dialTCP(ctx, d)
 	}
-	peer := quic.Peer{NS: d.ns, UID: d.uid, Local: d.bindTo, Remote: d.remote}
-	if d.policy == Require {
+	peer, err := d.peer()
+	if err != nil {
+		return nil, err
+	}
+	if d.decision.Mode == policy.Require {
 		st, err := b.host.Dial(ctx, peer, d.port.port, nil)
 		if err != nil {
 			return nil, err
 		}
+		b.memory.forget(d.place())
 		return st, nil
+	}
+	if b.memory.has(d.place()) {
+		t, err := b.dialTCP(ctx, d)
+		if err == nil || errors.Is(context.Cause(ctx), context.Canceled) {
+			return t, err
+		}
+		b.memory.forget(d.place())
+		if ctx.Err() != nil {
+			return nil, err
+		}
 	}
 	return b.race(ctx, d, peer)
 }
@@ -132,7 +146,8 @@ type raced struct {
 }
 
 // race tries QUIC, and TCP too when the peer refuses QUIC or is silent for
-// headStart. A peer whose identity is wrong is not reached in any way.
+// the head start. A peer whose identity is wrong is not reached in any way. What
+// is learnt of the peer is remembered.
 func (b *Broker) race(ctx context.Context, d *dialState, peer quic.Peer) (transport, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -162,12 +177,15 @@ func (b *Broker) race(ctx context.Context, d *dialState, peer quic.Peer) (transp
 			results <- raced{t: t}
 		}()
 	}
-	silence := time.NewTimer(headStart)
+	fallback := *b.fallback.Load()
+	silence := time.NewTimer(fallback.HeadStart)
 	defer silence.Stop()
+	heard, tried := false, error(nil) // of QUIC
 	var firstErr error
 	for running > 0 {
 		select {
 		case <-answered:
+			heard = true
 			silence.Stop()
 		case <-silence.C:
 			startTCP()
@@ -176,6 +194,11 @@ func (b *Broker) race(ctx context.Context, d *dialState, peer quic.Peer) (transp
 			if r.err == nil {
 				cancel()
 				b.discardLoser(results, running)
+				if r.quic {
+					b.memory.forget(d.place())
+				} else if reason, ok := notQUIC(tried, heard || len(answered) > 0); ok {
+					b.memory.learn(d.place(), reason, fallback)
+				}
 				return r.t, nil
 			}
 			if errors.Is(r.err, quic.ErrIdentity) || ctx.Err() != nil {
@@ -184,6 +207,7 @@ func (b *Broker) race(ctx context.Context, d *dialState, peer quic.Peer) (transp
 				return nil, r.err
 			}
 			if r.quic {
+				tried = r.err
 				startTCP()
 			}
 			if firstErr == nil || !r.quic {

@@ -3,6 +3,7 @@ package broker
 import (
 	"net/netip"
 
+	"github.com/poemq/poemq/broker/policy"
 	"github.com/poemq/poemq/quic"
 	"github.com/poemq/poemq/quic/netns"
 	"golang.org/x/sys/unix"
@@ -25,7 +26,8 @@ func (s *Session) newDial(r Request, sock *Socket, remote netip.AddrPort) (*dial
 		return nil, unix.ENOBUFS
 	}
 	sock.seenAt(creds.TGID, r.Int(0))
-	d := &dialState{sock: sock, ns: ns, uid: creds.UID, remote: remote, policy: s.quic, copy: -1}
+	d := &dialState{sock: sock, ns: ns, uid: creds.UID, remote: remote, copy: -1}
+	d.decision = s.decide(r, policy.Query{Addr: remote, UID: creds.UID})
 	sock.mu.Lock()
 	bound, held := netip.AddrPort{}, false
 	if sock.hold != nil {

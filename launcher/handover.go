@@ -77,7 +77,7 @@ func dialError(path string, err error) error {
 // metadata is what poemq adds to the OCI state: a JSON text inside the JSON.
 type metadata struct {
 	Poemq int         `json:"poemq"` // version of this format
-	Quic  string      `json:"quic"`
+	Quic  string      `json:"quic,omitempty"`
 	Match [][3]uint32 `json:"match"`
 	Cmd   string      `json:"cmd"`
 }

@@ -2,7 +2,7 @@ package launcher
 
 import "strconv"
 
-// What QUIC is wanted for (--quic).
+// What QUIC is wanted for (--quic). Empty leaves it to the broker.
 const (
 	QuicRequire = "require" // refuse TCP
 	QuicPrefer  = "prefer"  // TCP where the peer has no QUIC
@@ -50,7 +50,7 @@ func (o *Options) check() error {
 		name, value string
 		allowed     []string
 	}{
-		{"--quic", o.Quic, []string{QuicRequire, QuicPrefer, QuicOff}},
+		{"--quic", o.Quic, []string{"", QuicRequire, QuicPrefer, QuicOff}},
 		{"--on-broker-missing", o.OnBrokerMissing, []string{MissingEmbedded, MissingFail, MissingPlain}},
 		{"POEMQ_EMBEDDED_MODE", o.EmbeddedMode, []string{"", modeInPlace, modeChain}},
 	} {

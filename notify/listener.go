@@ -96,12 +96,8 @@ func (l *Listener) Serve(handle func(*Notification)) error {
 	// The thread is never unlocked: it ends with the goroutine, and its signal
 	// mask with it.
 	runtime.LockOSThread()
-	var all unix.Sigset_t
-	for i := range all.Val {
-		all.Val[i] = ^all.Val[i]
-	}
-	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &all, nil); err != nil {
-		return fmt.Errorf("block signals: %w", err)
+	if err := blockSignals(); err != nil {
+		return err
 	}
 	defer l.end()
 
@@ -142,6 +138,18 @@ func (l *Listener) Serve(handle func(*Notification)) error {
 			handle(call)
 		}
 	}
+}
+
+// blockSignals keeps them from the calling thread.
+func blockSignals() error {
+	var all unix.Sigset_t
+	for i := range all.Val {
+		all.Val[i] = ^all.Val[i]
+	}
+	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &all, nil); err != nil {
+		return fmt.Errorf("block signals: %w", err)
+	}
+	return nil
 }
 
 // Stop ends Serve from any goroutine, with tasks still under the filter.

@@ -24,6 +24,7 @@ type conn struct {
 	h             *Host
 	qc            *quicgo.Conn
 	local, remote netip.AddrPort
+	ident         connIdentity // of the peer
 	// onIdle is called, with mu held, when the last stream is over or the
 	// connection is new; onDrain once, without, when it takes no more streams.
 	onIdle  func()
@@ -100,10 +101,14 @@ func stop(t *time.Timer) {
 	}
 }
 
-// retain counts a new stream. It fails with errDraining.
+// retain counts a new stream. It fails with errDraining, or, when the connection
+// has ended, with what ended it: that may be the peer's refusal of us.
 func (c *conn) retain() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if ctx := c.qc.Context(); ctx.Err() != nil {
+		return streamError(context.Cause(ctx))
+	}
 	if c.draining {
 		return errDraining
 	}

@@ -25,6 +25,12 @@ type Peer struct {
 	Remote netip.AddrPort // UDP address of the peer
 	// ServerPort is the TCP port meant; 0 is that of Remote.
 	ServerPort uint16
+	// Expect says who the peer has to be, by its certificate: a DNS name, an
+	// IP address or a SPIFFE ID ("spiffe://…"), which need Config.PKI; or by
+	// its key alone: "sha256:BASE64", or "pin": the one first seen at Remote.
+	// "" with a PKI: the certificate has to have Remote's IP address; without
+	// one it is "pin".
+	Expect string
 }
 
 // poolKey is Peer in comparable form.
@@ -33,9 +39,10 @@ type poolKey struct {
 	uid    uint32
 	local  netip.Addr
 	remote netip.AddrPort
+	expect string
 }
 
-func (p Peer) key() poolKey { return poolKey{p.NS.ID(), p.UID, p.Local, p.Remote} }
+func (p Peer) key() poolKey { return poolKey{p.NS.ID(), p.UID, p.Local, p.Remote, p.Expect} }
 
 // tcp is the address that the program connects to.
 func (p Peer) tcp() netip.AddrPort {
@@ -66,6 +73,9 @@ func (h *Host) Dial(ctx context.Context, p Peer, clientPort uint16, onAnswer fun
 	} else if p.Remote.Port() == 0 { // UDP has no such port; TCP is refused
 		return nil, dialError("socket", p, unix.ECONNREFUSED)
 	}
+	if _, err := h.expect(p); err != nil {
+		return nil, dialError("handshake", p, err)
+	}
 	if onAnswer == nil {
 		onAnswer = func() {}
 	}
@@ -75,6 +85,7 @@ func (h *Host) Dial(ctx context.Context, p Peer, clientPort uint16, onAnswer fun
 		if err == nil {
 			return st, nil
 		}
+		err = h.refusedByPeer(p, err)
 		// The connection went away before the answer: nothing of the
 		// program's was sent on it, so another one may try.
 		if try == 0 && !fresh && ctx.Err() == nil && connGone(err) {

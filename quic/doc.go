@@ -46,10 +46,21 @@
 //
 // # Identity
 //
-// Servers show an ECDSA key of their own; clients pin it on first use by
-// address and port (pins.go). A pin is checked while the peer shows its
-// certificate and made when the handshake has proved that it has the key.
-// Clients show no key yet.
+// Without a PKI servers show an ECDSA key of their own; clients pin it on first
+// use by address and port (pins.go) and show none. A pin is checked while the
+// peer shows its certificate and made when the handshake has proved that it has
+// the key.
+//
+// With a PKI (pki.go) both sides show certificates of a CA. Everything about
+// them is decided in TLS's VerifyConnection (pki_host.go, pki_verify.go):
+// chain, time, usage, CRLs (pki_crl.go), and on the client whether the server
+// is who Peer.Expect says (pki_expect.go). A reload verifies the peers of
+// living connections again; those that fail take no new streams. Which peer
+// may connect to which port is Config.Authorize's to say (authorize.go).
+//
+// A failure is ErrIdentity, and in the log of both sides at most once a minute
+// for each peer (refusals.go). A server's refusal of our certificate comes
+// after our handshake is complete; Dial sees it in place of the first status.
 //
 // # Limits
 //

@@ -294,12 +294,8 @@ func (p *port) endpoint(to uint16, local netip.Addr) *Endpoint {
 func (p *port) closeListening() {
 	p.mu.Lock()
 	p.eps = nil
-	conns := make([]*conn, 0, len(p.conns))
-	for c := range p.conns {
-		conns = append(conns, c)
-	}
 	p.mu.Unlock()
-	for _, c := range conns {
+	for _, c := range p.connections() {
 		c.goAway()
 	}
 	p.maybeEnd()
@@ -364,6 +360,7 @@ func (p *port) admitConn(qc *quicgo.Conn) {
 		p.mu.Unlock()
 		p.maybeEnd()
 	})
+	p.h.verifyLate(c, nil)
 	p.h.wg.Go(func() { p.acceptStreams(c) })
 }
 
@@ -420,6 +417,10 @@ func (p *port) receive(c *conn, s *quicgo.Stream) {
 		return
 	}
 	in.st.local = netip.AddrPortFrom(c.local.Addr(), e.local.Port())
+	if !p.h.authorize(in) {
+		in.Refuse(unix.ECONNREFUSED)
+		return
+	}
 	e.accept(in)
 }
 

@@ -21,6 +21,14 @@ import (
 type Config struct {
 	// Identity is who we are; nil makes one that lives in memory only.
 	Identity *Identity
+	// PKI makes us a member of a fleet: servers demand certificates of its
+	// CAs from clients, clients from servers. nil: peers are pinned on first
+	// use and clients show nothing. Caller's, who may Reload and Watch it.
+	PKI *PKI
+	// Authorize is asked for each stream that arrives, by any goroutine: may
+	// this peer connect to this address of ours? An error refuses the stream
+	// (ECONNREFUSED) and is logged. nil allows all. See AllowList.
+	Authorize func(PeerIdentity, netip.AddrPort) error
 	// Log gets one line an event worth an operator's eye; nil discards.
 	Log *slog.Logger
 	// KeyLog gets the TLS secrets of every connection in the format of
@@ -71,6 +79,11 @@ type Host struct {
 	ctx    context.Context // ends with Close
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup // every goroutine of the host
+	// These keep peers from filling the log: clients that are not who they
+	// have to be, streams refused by Config.Authorize, servers that are not
+	// who they have to be or refuse us.
+	clients, streams, servers refusals
+	forgetPKI                 func() // no more calls of reloaded
 
 	mu     sync.Mutex // guards what follows
 	closed bool
@@ -125,6 +138,14 @@ func NewHost(cfg Config) (*Host, error) {
 		pool: map[poolKey][]*link{}, links: map[*link]struct{}{}, ports: map[portKey][]*port{},
 	}
 	h.ctx, h.cancel = context.WithCancelCause(context.Background())
+	h.clients.log, h.streams.log, h.servers.log, h.servers.servers = h.log, h.log, h.log, true
+	h.forgetPKI = func() {}
+	if cfg.PKI != nil {
+		h.forgetPKI = cfg.PKI.OnReload(h.reloaded)
+		for _, w := range cfg.PKI.Warnings() {
+			h.log.Warn("certificates", "warning", w)
+		}
+	}
 	return h, nil
 }
 
@@ -167,6 +188,7 @@ func (h *Host) Close() error {
 	h.closed = true
 	links, ports := h.snapshot()
 	h.mu.Unlock()
+	h.forgetPKI()
 	h.cancel(ErrHostClosed)
 	for _, p := range ports {
 		p.closeListening()
@@ -209,21 +231,25 @@ func (h *Host) quicConfig(client bool) *quicgo.Config {
 }
 
 func (h *Host) serverTLS() *tls.Config {
-	return &tls.Config{
+	c := &tls.Config{
 		MinVersion:             tls.VersionTLS13,
 		NextProtos:             []string{ALPN},
 		Certificates:           []tls.Certificate{h.id.cert},
 		SessionTicketsDisabled: true,
 		KeyLogWriter:           h.cfg.KeyLog,
 	}
+	if h.cfg.PKI != nil {
+		h.requireClients(c)
+	}
+	return c
 }
 
-// clientTLS verifies the peer's key against its pin. InsecureSkipVerify turns
-// off only the search for a CA; TLS itself proves that the peer has the key of
-// the certificate (RFC 8446 section 4.4.3). That proof comes after this check,
-// so a first key is pinned later, see Host.confirmPin.
-func (h *Host) clientTLS(remote netip.AddrPort) *tls.Config {
-	return &tls.Config{
+// clientTLS verifies that the peer is who p expects. InsecureSkipVerify turns
+// off only what crypto/tls would look for by itself; it proves that the peer
+// has the key of the certificate (RFC 8446 section 4.4.3). That proof comes
+// after this check, so a first key is pinned later, see Host.confirmPin.
+func (h *Host) clientTLS(p Peer) *tls.Config {
+	c := &tls.Config{
 		MinVersion:             tls.VersionTLS13,
 		NextProtos:             []string{ALPN},
 		InsecureSkipVerify:     true,
@@ -233,13 +259,11 @@ func (h *Host) clientTLS(remote netip.AddrPort) *tls.Config {
 			if cs.NegotiatedProtocol != ALPN {
 				return ErrNotPoemq
 			}
-			leaf, err := leafOf(cs)
-			if err != nil {
-				return err
-			}
-			return h.id.pins.check(remote, fingerprint(leaf))
+			return h.verifyServer(p, cs)
 		},
 	}
+	h.showCertificate(c)
+	return c
 }
 
 func leafOf(cs tls.ConnectionState) (*x509.Certificate, error) {
@@ -249,16 +273,20 @@ func leafOf(cs tls.ConnectionState) (*x509.Certificate, error) {
 	return cs.PeerCertificates[0], nil
 }
 
-// confirmPin pins the key of a peer that has completed the handshake.
-func (h *Host) confirmPin(remote netip.AddrPort, cs tls.ConnectionState) error {
+// confirmPin pins the key of a peer that has completed the handshake, if it is
+// one that is pinned.
+func (h *Host) confirmPin(p Peer, cs tls.ConnectionState) error {
+	if x, err := h.expect(p); err != nil || x.kind != expectPin {
+		return err
+	}
 	leaf, err := leafOf(cs)
 	if err != nil {
 		return err
 	}
 	key := fingerprint(leaf)
-	first, warning, err := h.id.pins.confirm(remote, key)
+	first, warning, err := h.id.pins.confirm(p.Remote, key)
 	if first {
-		h.log.Info("peer seen for the first time, its key is pinned", "peer", remote, "key", key)
+		h.log.Info("peer seen for the first time, its key is pinned", "peer", p.Remote, "key", key)
 	}
 	if warning != nil {
 		h.log.Warn("known peers", "err", warning)

@@ -14,7 +14,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"math/big"
 	"os"
@@ -57,39 +56,16 @@ func LoadIdentity(dir string) (*Identity, error) {
 		return nil, fmt.Errorf("identity directory: %w", err)
 	}
 	path := filepath.Join(dir, identityFile)
-	b, err := readIdentity(path)
+	b, err := readPrivate(path, "identity key", unix.O_NOFOLLOW)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err = createIdentity(dir, path); err == nil {
-			b, err = readIdentity(path)
+			b, err = readPrivate(path, "identity key", unix.O_NOFOLLOW)
 		}
 	}
 	if err != nil {
 		return nil, err
 	}
 	return parseIdentity(b, dir)
-}
-
-// readIdentity checks the file it opened, not the name, so nothing can be
-// swapped in between.
-func readIdentity(path string) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, fmt.Errorf("identity key: %w", err)
-	}
-	defer f.Close()
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return nil, fmt.Errorf("identity key %s: %w", path, err)
-	}
-	switch {
-	case st.Mode&unix.S_IFMT != unix.S_IFREG:
-		return nil, fmt.Errorf("identity key %s: not a regular file", path)
-	case int(st.Uid) != os.Geteuid():
-		return nil, fmt.Errorf("identity key %s: owned by uid %d, we are %d: refused", path, st.Uid, os.Geteuid())
-	case st.Mode&0o077 != 0:
-		return nil, fmt.Errorf("identity key %s: mode %04o lets others at it: refused (chmod 600)", path, st.Mode&0o7777)
-	}
-	return io.ReadAll(io.LimitReader(f, 1<<20))
 }
 
 // createIdentity writes a new key to a temporary file and links it to path:

@@ -2,6 +2,7 @@ package quic
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"sync"
@@ -25,6 +26,8 @@ type link struct {
 	gone  chan struct{} // closed when the socket is closed
 	abort context.CancelCauseFunc
 
+	shown bool // the peer asked for our certificate; set by the handshake
+
 	dialing atomic.Int32 // streams under way that the connection does not count yet
 
 	// The rate of busy; the host's mu guards it.
@@ -46,7 +49,7 @@ func (l *link) handshake(ctx context.Context) {
 	c, err := l.connect(ctx, tr)
 	if err != nil {
 		if errors.Is(err, ErrIdentity) {
-			l.h.log.Error("peer refused", "err", err)
+			l.h.servers.note(time.Now(), l.peer.Remote, "peer refused", err)
 		}
 		l.err = err
 		l.leavePool()
@@ -54,8 +57,9 @@ func (l *link) handshake(ctx context.Context) {
 		l.end(tr)
 		return
 	}
-	// The peer's QUIC on a port of its own stands for its listening socket.
-	c.answers(0, true)
+	// The peer's QUIC on a port of its own stands for its listening socket,
+	// unless the peer has yet to look at our certificate.
+	c.answers(0, !l.shown)
 	c.heard = l.sock.heard
 	c.onDrain = l.leavePool
 	c.onIdle = l.startIdle
@@ -73,15 +77,25 @@ func (l *link) handshake(ctx context.Context) {
 		l.startIdle() // the one who dialed may have given up
 	}
 	c.mu.Unlock()
+	l.h.verifyLate(c, l)
 	close(l.ready)
 }
 
 func (l *link) connect(ctx context.Context, tr *quicgo.Transport) (*conn, error) {
-	qc, err := tr.Dial(ctx, net.UDPAddrFromAddrPort(l.peer.Remote), l.h.clientTLS(l.peer.Remote), l.h.quicConfig(true))
+	conf := l.h.clientTLS(l.peer)
+	show := conf.GetClientCertificate
+	conf.GetClientCertificate = func(r *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		l.shown = true
+		if show == nil {
+			return new(tls.Certificate), nil // none
+		}
+		return show(r)
+	}
+	qc, err := tr.Dial(ctx, net.UDPAddrFromAddrPort(l.peer.Remote), conf, l.h.quicConfig(true))
 	if err != nil {
 		return nil, err
 	}
-	if err := l.h.confirmPin(l.peer.Remote, qc.ConnectionState().TLS); err != nil {
+	if err := l.h.confirmPin(l.peer, qc.ConnectionState().TLS); err != nil {
 		qc.CloseWithError(connProto, "identity")
 		return nil, err
 	}

@@ -57,7 +57,7 @@ func (e *pinError) Error() string {
 	if e.line > 0 {
 		where = fmt.Sprintf("line %d of %s; if the peer's key was changed on purpose, remove that line", e.line, e.path)
 	}
-	return fmt.Sprintf("%v: %v shows %s, pinned is %s (%s)", ErrIdentity, e.peer, e.shown, e.known, where)
+	return fmt.Sprintf("peer identity does not match its pin: %v shows %s, pinned is %s (%s)", e.peer, e.shown, e.known, where)
 }
 
 func (e *pinError) Unwrap() error { return ErrIdentity }

@@ -97,8 +97,9 @@ var (
 	ErrStopped = errors.New("peer reads no more")
 	// ErrLost: the connection under the stream is dead. Never an io.EOF.
 	ErrLost = errors.New("connection lost")
-	// ErrIdentity: the peer shows another key than the pinned one.
-	ErrIdentity = errors.New("peer identity does not match its pin")
+	// ErrIdentity: the peer is not who it has to be, or refuses us for that
+	// reason. The error tells what to do; mostly it is an *IdentityError.
+	ErrIdentity = errors.New("peer identity not accepted")
 	// ErrNotPoemq: what answers there is QUIC, but not ours.
 	ErrNotPoemq = errors.New("peer does not speak " + ALPN)
 	// ErrHostClosed: the Host was closed.

@@ -43,7 +43,7 @@ func parse(args []string) (o launcher.Options, done bool, err error) {
 	f.SetInterspersed(false) // CMD's flags are CMD's
 	f.Usage = func() {}
 	f.StringVar(&o.Broker, "broker", env("POEMQ_BROKER", launcher.DefaultBroker), "the broker's socket (POEMQ_BROKER)")
-	f.StringVar(&o.Quic, "quic", env("POEMQ_QUIC", launcher.QuicPrefer), "require, prefer or off (POEMQ_QUIC)")
+	f.StringVar(&o.Quic, "quic", env("POEMQ_QUIC", ""), "require, prefer or off, where no rule of the broker's says otherwise (POEMQ_QUIC; default: as the broker is configured, prefer)")
 	f.StringVar(&o.OnBrokerMissing, "on-broker-missing", env("POEMQ_ON_BROKER_MISSING", launcher.MissingEmbedded),
 		"without a broker: embedded (start a private one), fail, or plain (go on over TCP) (POEMQ_ON_BROKER_MISSING)")
 	f.StringVar(&o.Poemqd, "poemqd", env("POEMQ_POEMQD", ""), "poemqd for the private broker (POEMQ_POEMQD; default: beside this program, or where it is installed)")

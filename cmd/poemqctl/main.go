@@ -1,7 +1,8 @@
-// Command poemqctl asks and steers a running poemqd.
+// Command poemqctl asks and steers a running poemqd, and keeps a fleet's CA.
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -35,6 +36,9 @@ func main() {
 			Use: "status", Short: "Show what poemqd is doing", Args: cobra.NoArgs,
 			RunE: func(c *cobra.Command, _ []string) error { return status(c.Context(), control, asJSON, os.Stdout) },
 		},
+		caCommand(&asJSON),
+		fallbackCommand(&control, &asJSON),
+		whyCommand(&control, &asJSON),
 	)
 	if err := root.ExecuteContext(context.Background()); err != nil {
 		fmt.Fprintln(os.Stderr, "poemqctl:", err)
@@ -59,8 +63,8 @@ func printVersion(w io.Writer, asJSON bool) {
 
 const askTimeout = 10 * time.Second
 
-// get asks the control API for path.
-func get(ctx context.Context, control, path string) ([]byte, error) {
+// ask has the control API do method on path, and gives its answer.
+func ask(ctx context.Context, control, method, path string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	client := &http.Client{Transport: &http.Transport{
@@ -69,7 +73,7 @@ func get(ctx context.Context, control, path string) ([]byte, error) {
 		},
 	}}
 	defer client.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://poemqd"+path, nil)
+	req, err := http.NewRequestWithContext(ctx, method, "http://poemqd"+path, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -80,13 +84,13 @@ func get(ctx context.Context, control, path string) ([]byte, error) {
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 16<<20))
 	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("poemqd at %s answered %s: %s", control, resp.Status, body)
+		err = fmt.Errorf("poemqd at %s answered %s: %s", control, resp.Status, bytes.TrimSpace(body))
 	}
 	return body, err
 }
 
 func status(ctx context.Context, control string, asJSON bool, w io.Writer) error {
-	body, err := get(ctx, control, "/v1/status")
+	body, err := ask(ctx, control, http.MethodGet, "/v1/status")
 	if err != nil {
 		return err
 	}

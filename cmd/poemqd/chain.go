@@ -43,15 +43,16 @@ func runChain(o *options, fd int, argv []string) error {
 }
 
 func chain(o *options, status *os.File, argv []string, report func(statusLine)) error {
-	out := newQuietable()
-	log, err := o.logger(slog.LevelWarn, out)
+	c, err := load(o.sources(ordinaryUser()))
 	if err != nil {
 		return err
 	}
+	out := newQuietable()
+	log, _ := logger(c, slog.LevelWarn, out)
 	// Until setsid below, the terminal's signals come here too. Caught ones are
 	// back to their default in the child, which restores what was inherited.
 	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU)
-	r, err := o.start(log)
+	r, err := start(c, log)
 	if err != nil {
 		return err
 	}

@@ -22,7 +22,14 @@ func main() {
 	}
 	var o options
 	o.flags(root.PersistentFlags())
-	root.AddCommand(serveCommand(&o), privateCommand(&o), versionCommand())
+	printConfig := root.Flags().Bool("print-config", false, "print the configuration in force, with where each value is from")
+	root.RunE = func(c *cobra.Command, _ []string) error {
+		if *printConfig {
+			return o.printConfig(os.Stdout)
+		}
+		return c.Help()
+	}
+	root.AddCommand(serveCommand(&o), privateCommand(&o), checkConfigCommand(&o), versionCommand())
 	if err := root.Execute(); err != nil {
 		fmt.Fprintln(os.Stderr, "poemqd:", err)
 		os.Exit(1)

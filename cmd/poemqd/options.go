@@ -9,39 +9,81 @@ import (
 	"path/filepath"
 
 	"github.com/poemq/poemq/broker"
+	"github.com/poemq/poemq/broker/config"
+	"github.com/poemq/poemq/broker/policy"
 	"github.com/poemq/poemq/quic"
 	"github.com/spf13/pflag"
 )
 
-// options are what every way of running the broker has.
+// options are the flags that every way of running the broker has.
 type options struct {
+	config     string
 	stateDir   string
 	runtimeDir string
 	logLevel   string
 }
 
 func (o *options) flags(f *pflag.FlagSet) {
-	f.StringVar(&o.stateDir, "state-dir", os.Getenv("POEMQ_STATE_DIR"), "where the key and the peers' pins are kept (env POEMQ_STATE_DIR; default /var/lib/poemq for root, else ~/.local/state/poemq)")
-	f.StringVar(&o.runtimeDir, "runtime-dir", os.Getenv("POEMQ_RUNTIME_DIR"), "where names of sockets are kept (env POEMQ_RUNTIME_DIR; default the first writable of XDG_RUNTIME_DIR, /run, /dev/shm, TMPDIR, /tmp)")
-	f.StringVar(&o.logLevel, "log-level", os.Getenv("POEMQ_LOG"), "debug, info, warn or error (env POEMQ_LOG; default info, private: warn)")
+	f.StringVar(&o.config, "config", os.Getenv("POEMQ_CONFIG"), "the configuration `FILE`, with FILE less .toml and with .d for drop-ins (env POEMQ_CONFIG; default "+config.SystemFile+")")
+	f.StringVar(&o.stateDir, "state-dir", "", "where the key and the peers' pins are kept (env POEMQ_STATE_DIR; default /var/lib/poemq for root, else ~/.local/state/poemq)")
+	f.StringVar(&o.runtimeDir, "runtime-dir", "", "where names of sockets are kept (env POEMQ_RUNTIME_DIR; default the first writable of XDG_RUNTIME_DIR, /run, /dev/shm, TMPDIR, /tmp)")
+	f.StringVar(&o.logLevel, "log-level", "", "debug, info, warn or error (env POEMQ_LOG; default info, private: warn)")
 }
 
-// logger writes to stderr, where systemd and container engines look.
-func (o *options) logger(unset slog.Level, w io.Writer) (*slog.Logger, error) {
-	level := unset
-	if o.logLevel != "" {
-		if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
-			return nil, fmt.Errorf("log level %q is none of debug, info, warn, error", o.logLevel)
+// sources are where the configuration is read. For a user's own broker, the
+// user's file stands in place of the system's.
+func (o *options) sources(ofUser bool) config.Sources {
+	s := config.Sources{File: config.SystemFile, Lenient: ofUser, Environ: os.Environ()}
+	if o.config != "" {
+		s.File, s.Required = o.config, true
+	} else if ofUser {
+		if file := config.UserFile(os.Getenv); file != "" {
+			s.File = file
 		}
 	}
-	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level})), nil
+	for _, f := range []config.Flag{
+		{Name: "--state-dir", Key: "state.dir", Text: o.stateDir},
+		{Name: "--runtime-dir", Key: "runtime.dir", Text: o.runtimeDir},
+		{Name: "--log-level", Key: "log.level", Text: o.logLevel},
+	} {
+		if f.Text != "" {
+			s.Flags = append(s.Flags, f)
+		}
+	}
+	return s
 }
 
-// state is the state directory, or empty when there can be none.
-func (o *options) state() string {
+// ordinaryUser reports that this is nobody's system broker.
+func ordinaryUser() bool { return os.Geteuid() != 0 }
+
+// load reads the configuration, and refuses one that cannot be held to.
+func load(s config.Sources) (*config.Config, error) {
+	c, err := config.Load(s)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := c.Unused(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// logger writes to stderr, where systemd and container engines look. unset is
+// the level when nobody has set one.
+func logger(c *config.Config, unset slog.Level, w io.Writer) (*slog.Logger, *slog.LevelVar) {
+	level := new(slog.LevelVar)
+	level.Set(c.Log.Level)
+	if c.Origin("log.level").Built() {
+		level.Set(unset)
+	}
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level})), level
+}
+
+// stateDir is the state directory, or empty when there can be none.
+func stateDir(c *config.Config) string {
 	switch home, xdg := os.Getenv("HOME"), os.Getenv("XDG_STATE_HOME"); {
-	case o.stateDir != "":
-		return o.stateDir
+	case c.State.Dir != "":
+		return c.State.Dir
 	case os.Geteuid() == 0:
 		return "/var/lib/poemq"
 	case xdg != "":
@@ -54,10 +96,10 @@ func (o *options) state() string {
 
 // identity loads the key. A directory that was asked for must work; the
 // default one may be missing, then the key lives in memory.
-func (o *options) identity(log *slog.Logger) (*quic.Identity, error) {
-	dir := o.state()
+func identity(c *config.Config, log *slog.Logger) (*quic.Identity, error) {
+	dir := stateDir(c)
 	id, err := quic.LoadIdentity(dir)
-	if err == nil || o.stateDir != "" || !notWritable(err) {
+	if err == nil || c.State.Dir != "" || !notWritable(err) {
 		return id, err
 	}
 	log.Info("the key and the peers' pins live in memory only", "state-dir", dir, "reason", err)
@@ -73,36 +115,49 @@ type running struct {
 	broker *broker.Broker
 	host   *quic.Host
 	keys   io.Closer
+	config *config.Config // that it was started with
 }
 
-func (o *options) start(log *slog.Logger) (*running, error) {
-	id, err := o.identity(log)
+func start(c *config.Config, log *slog.Logger) (*running, error) {
+	if unused, _ := c.Unused(); len(unused) > 0 {
+		log.Warn("settings have no effect in this version", "settings", unused)
+	}
+	id, err := identity(c, log)
 	if err != nil {
 		return nil, err
 	}
-	r := &running{}
-	c := quic.Config{Identity: id, Log: log}
+	r := &running{config: c}
+	q := quic.Config{
+		Identity: id, Log: log,
+		MaxIdle: c.Wire.MaxIdle, KeepAlive: c.Wire.KeepAlive, HandshakeTimeout: c.Wire.HandshakeTimeout,
+		UDPPort: uint16(c.Wire.UDPPort), PoolIdle: c.Pool.Idle, MaxConnections: c.Pool.MaxConnections, NoFastOpen: !c.Pool.FastOpen,
+	}
 	if path := os.Getenv("SSLKEYLOGFILE"); path != "" {
 		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 		if err != nil {
 			return nil, fmt.Errorf("SSLKEYLOGFILE: %w", err)
 		}
 		log.Warn("the secrets of every connection are written down (SSLKEYLOGFILE)", "file", path)
-		c.KeyLog, r.keys = f, f
+		q.KeyLog, r.keys = f, f
 	}
-	if r.host, err = quic.NewHost(c); err != nil {
+	if r.host, err = quic.NewHost(q); err != nil {
 		return nil, err
 	}
-	r.broker, err = broker.New(broker.Config{Host: r.host, Log: log, RuntimeDirs: o.runtimeDirs()})
+	r.broker, err = broker.New(broker.Config{
+		Host: r.host, Log: log, RuntimeDirs: runtimeDirs(c), Policy: rules(c), Fallback: broker.Fallback(c.Fallback),
+		UDPPort: uint16(c.Wire.UDPPort),
+	})
 	if err != nil {
 		return nil, errors.Join(err, r.host.Close())
 	}
 	return r, nil
 }
 
-func (o *options) runtimeDirs() []string {
-	if o.runtimeDir != "" {
-		return []string{o.runtimeDir}
+func rules(c *config.Config) *policy.Policy { return policy.New(c.Policy.Default, c.Rules) }
+
+func runtimeDirs(c *config.Config) []string {
+	if c.Runtime.Dir != "" {
+		return []string{c.Runtime.Dir}
 	}
 	return []string{os.Getenv("XDG_RUNTIME_DIR"), "/run", "/dev/shm", os.Getenv("TMPDIR"), "/tmp", "/"}
 }

@@ -34,16 +34,17 @@ func privateCommand(o *options) *cobra.Command {
 
 // private serves the one session that comes over fd.
 func private(o *options, fd int) error {
+	c, err := load(o.sources(ordinaryUser()))
+	if err != nil {
+		return err
+	}
 	conn, err := unixConn(fd)
 	if err != nil {
 		return err
 	}
 	out := newQuietable()
-	log, err := o.logger(slog.LevelWarn, out)
-	if err != nil {
-		return err
-	}
-	r, err := o.start(log)
+	log, _ := logger(c, slog.LevelWarn, out)
+	r, err := start(c, log)
 	if err != nil {
 		return err
 	}

@@ -2,14 +2,12 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
-	"net/http/pprof"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -34,11 +32,14 @@ func serveCommand(o *options) *cobra.Command {
 }
 
 func serve(o *options, socket, control string) error {
-	log, err := o.logger(slog.LevelInfo, os.Stderr)
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, unix.SIGHUP)
+	c, err := load(o.sources(false))
 	if err != nil {
 		return err
 	}
-	r, err := o.start(log)
+	log, level := logger(c, slog.LevelInfo, os.Stderr)
+	r, err := start(c, log)
 	if err != nil {
 		return err
 	}
@@ -55,8 +56,15 @@ func serve(o *options, socket, control string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer stop()
 	context.AfterFunc(ctx, func() { door.Close() })
-	log.Info("poemqd serves", "version", version, "socket", socket, "control", control, "state-dir", o.state())
+	reloads := make(chan struct{})
+	go func() {
+		defer close(reloads)
+		r.reloadOn(ctx, hup, o, level, log)
+	}()
+	log.Info("poemqd serves", "version", version, "socket", socket, "control", control, "state-dir", stateDir(c), "configuration", c.Files(), "rules", len(c.Rules))
 	err = r.broker.ServeSocket(door, nil)
+	stop()
+	<-reloads
 	stopControl()
 	log.Info("poemqd ends")
 	return errors.Join(err, r.close())
@@ -88,18 +96,7 @@ func serveControl(path string, b *broker.Broker, log *slog.Logger) (stop func(),
 	if err != nil {
 		return nil, err
 	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		if err := json.NewEncoder(w).Encode(struct {
-			Version string `json:"version"`
-			broker.Status
-		}{version, b.Status()}); err != nil {
-			log.Debug("status", "error", err)
-		}
-	})
-	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux := controlAPI(b, log)
 	s := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	go func() {
 		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {

@@ -35,7 +35,7 @@ const (
 type Metadata struct {
 	// Version is 1; 0 means that the metadata is not ours.
 	Version int `json:"poemq"`
-	// Quic is require, prefer or off; empty means prefer.
+	// Quic is require, prefer or off; empty means as the broker is configured.
 	Quic string `json:"quic,omitempty"`
 	// Match lists domain, type, protocol of the sockets that are substituted;
 	// empty means the default.

@@ -51,7 +51,7 @@ func house(path string) string {
 // part that is not listed here is test or benchmark code and may use any.
 var mayImport = map[string][]string{
 	"cmd/poemqd":       {"broker", "quic"}, // it makes the identity and the host that the broker stands on
-	"cmd/poemqctl":     {"broker"},
+	"cmd/poemqctl":     {"broker", "quic"}, // of quic the small CA
 	"cmd/poemq-launch": {"launcher"},
 	"broker":           {"notify", "addfd", "quic"},
 	"notify":           {},
@@ -70,6 +70,18 @@ func TestArrows(t *testing.T) {
 		for _, path := range p.Imports {
 			if to := house(path); to != "" && to != from && !slices.Contains(allowed, to) {
 				t.Errorf("%s imports %s; %s may import only its own and %q", p.ImportPath, path, from, allowed)
+			}
+		}
+	}
+}
+
+// TestPolicyIsPure: rules are decided and read without a broker.
+func TestPolicyIsPure(t *testing.T) {
+	const policy, config = module + "/broker/policy", module + "/broker/config"
+	for _, p := range packages(t) {
+		for _, path := range p.Imports {
+			if p.ImportPath == policy && house(path) != "" || p.ImportPath == config && house(path) != "" && path != policy {
+				t.Errorf("%s imports %s", p.ImportPath, path)
 			}
 		}
 	}

@@ -32,6 +32,9 @@ func startBroker(t *testing.T, h *host) *broker {
 		argv = append(argv, tool("ip"), "netns", "exec", h.netns)
 	}
 	argv = append(argv, filepath.Join(binDir, "poemqd"), "serve", "--socket", b.socket, "--state-dir", h.state, "--control", b.control)
+	if h.config != "" {
+		argv = append(argv, "--config", h.config)
+	}
 	b.process = startProcess(t, 10*time.Minute, input{}, nil, h.cred, argv...)
 	b.name = "poemqd"
 	eventually(t, 15*time.Second, "poemqd listens on "+b.socket, func() bool {

@@ -28,6 +28,7 @@ type host struct {
 	v4, v6 string
 	state  string // POEMQ_STATE_DIR: keys and pins
 	broker string // socket of a system broker; empty: each program has a private one
+	config string // configuration file of its system broker; empty: the machine's
 	policy string // --quic; empty: the default, prefer
 	cred   *syscall.Credential
 	env    []string // more environment for programs

@@ -658,3 +658,88 @@ SCENARIO(never_accepted, ALL, "a connection nobody accepts takes data; it is the
 	int s = FD(accept(l, NULL, NULL));
 	take("accepted", s, 30000);
 }
+
+SCENARIO(again_epoll, ALL, "epoll tells of a socket that was refused and tries again")
+{
+	struct addr a, closed = closed_port();
+	int l = server(&a), c = tcp(), d = dup(c), ep = epoll_create1(0);
+	struct epoll_event ev = {.events = EPOLLOUT | EPOLLET, .data.u64 = 0x123456789a};
+	(void)l;
+	nonblock(c, 1);
+	R(connect(c, &closed.sa, closed.len));
+	R(epoll_ctl(ep, EPOLL_CTL_ADD, c, &ev));
+	ev.data.u64 = 5;
+	R(epoll_ctl(ep, EPOLL_CTL_ADD, d, &ev));
+	wait_bits("client", c, POLLERR | POLLHUP);
+	R(connect(c, &a.sa, a.len));
+	R(connect(c, &a.sa, a.len));
+	wait_bits("client", c, POLLOUT);
+	for (uint64_t told = 0; told != 0x123456789f;)
+		if (R(epoll_wait(ep, &ev, 1, WAIT_MS)) == 1)
+			told += ev.data.u64;
+		else
+			break;
+	say("events %s", bits_text(ev.events));
+	R(epoll_wait(ep, &ev, 1, 0));
+	ev.events = EPOLLOUT;
+	R(epoll_ctl(ep, EPOLL_CTL_MOD, c, &ev));
+	R(epoll_wait(ep, &ev, 1, WAIT_MS));
+	R(epoll_ctl(ep, EPOLL_CTL_DEL, c, NULL));
+}
+
+SCENARIO(again_dup, ALL, "a duplicate has the connection of a socket that was refused before")
+{
+	struct addr a, closed = closed_port();
+	int l = server(&a), c = tcp(), d = fcntl(c, F_DUPFD_CLOEXEC, 0);
+	R(connect(c, &closed.sa, closed.len));
+	R(connect(c, &a.sa, a.len));
+	int s = FD(accept(l, NULL, NULL));
+	OK(close(c));
+	show_names("duplicate", d);
+	R(fcntl(d, F_GETFD));
+	OK(send_all(d, 1000, 0));
+	take("accepted", s, 1000);
+	OK(close(d));
+	wait_bits("accepted", s, POLLIN | POLLRDHUP);
+}
+
+SCENARIO(refused_getpeername, ALL, "refused, non-blocking: getpeername, then the errno by read, by write")
+{
+	struct addr a, closed = closed_port();
+	char b[1] = "";
+	int l = server(&a);
+	for (int w = 0; w < 2; w++) {
+		int c = tcp(), d = dup(c);
+		nonblock(c, 1);
+		R(connect(c, &closed.sa, closed.len));
+		wait_bits("client", c, POLLERR | POLLHUP);
+		show_names("client", c);
+		if (w)
+			say("send %s", send(d, b, 1, MSG_NOSIGNAL) < 0 ? strerrorname_np(errno) : "worked");
+		else
+			say("read %s", read(d, b, 1) < 0 ? strerrorname_np(errno) : "worked");
+		show_error("client", c);
+		R(fcntl(c, F_GETFL));
+		R(connect(c, &a.sa, a.len));
+		R(connect(c, &a.sa, a.len));
+		wait_bits("client", d, POLLOUT);
+		int s = FD(accept(l, NULL, NULL));
+		OK(send_all(d, 1000, 0));
+		take("accepted", s, 1000);
+	}
+}
+
+SCENARIO(refused_getpeername_bound, ALL, "refused, asked for, and closed: the port is free")
+{
+	struct addr a = loop(0), closed = closed_port();
+	int c = tcp();
+	OK(bind(c, &a.sa, a.len));
+	a = local_of(c);
+	nonblock(c, 1);
+	R(connect(c, &closed.sa, closed.len));
+	wait_bits("client", c, POLLERR | POLLHUP);
+	show_names("client", c);
+	show_error("client", c);
+	OK(close(c));
+	R(server_at(&a, 1) >= 0);
+}

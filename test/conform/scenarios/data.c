@@ -732,3 +732,13 @@ SCENARIO(both_ways_heavy, V4 | HEAVY, "64 MB both ways at once, 2 GB when CONFOR
 	say("all right when each side read what the other sent");
 	both_ways(n);
 }
+
+SCENARIO(rare_client_name, ALL, "recvfrom gives no name to the side that connected either")
+{
+	struct conn k = conn();
+	struct addr from = {.len = sizeof from.ss};
+	char b[8];
+	OK(send_all(k.s, 3, 0));
+	R(recvfrom(k.c, b, 3, MSG_WAITALL, &from.sa, &from.len));
+	say("client: name of %u bytes", from.len);
+}

@@ -289,3 +289,31 @@ SCENARIO(address_changed_after, ALL, "the address is taken when connect is calle
 	nonblock(m, 1);
 	R(accept(m, NULL, NULL));
 }
+
+static void *write_until_error(void *fd)
+{
+	while (send(*(int *)fd, "x", 1, MSG_NOSIGNAL) == 1)
+		;
+	return NULL;
+}
+
+SCENARIO(written_before_reset, ALL, "what was written before close arrives, though the peer goes on writing")
+{
+	struct addr a;
+	int l = server(&a), whole = 0;
+	static char out[20000], in[sizeof out];
+	for (int i = 0; i < 60; i++) {
+		int c = client(&a), s = accept(l, NULL, NULL);
+		pthread_t t;
+		pthread_create(&t, NULL, write_until_error, &c);
+		while (i % 3 == 0 && recv(s, in, sizeof in, 0) <= 0)
+			;
+		size_t n = i % 2 ? sizeof out : 10;
+		send(s, out, n, MSG_NOSIGNAL);
+		close(s);
+		whole += recv(c, in, n, MSG_WAITALL) == (ssize_t)n;
+		pthread_join(t, NULL);
+		close(c);
+	}
+	say("whole %d", whole);
+}

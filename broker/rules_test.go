@@ -1,0 +1,79 @@
+package broker
+
+import (
+	"errors"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/poemq/poemq/broker/policy"
+	"github.com/poemq/poemq/quic"
+	"golang.org/x/sys/unix"
+)
+
+// TestPeerFailsClosed: what a rule demands of a peer and cannot be had is an
+// error, and no connection without it.
+func TestPeerFailsClosed(t *testing.T) {
+	for want, d := range map[unix.Errno]policy.Decision{
+		0:                    {Mode: policy.Require, Identity: policy.Pin},
+		unix.EACCES:          {Mode: policy.Require, Identity: "db.example.com"},
+		unix.EPROTONOSUPPORT: {Mode: policy.Require, Framing: policy.FramingRaw, ALPN: "h3"},
+	} {
+		_, err := (&dialState{sock: &Socket{b: &Broker{}}, decision: d}).peer()
+		if got := asErrno(err, unix.EIO); got != want {
+			t.Errorf("%+v: %v, want %v", d, err, want)
+		}
+	}
+}
+
+func TestCgroupOfSelf(t *testing.T) {
+	got, err := cgroupOf(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all, _ := os.ReadFile("/proc/self/cgroup"); !strings.HasPrefix(got, "/") || !strings.Contains(string(all), ":"+got+"\n") {
+		t.Errorf("%q is none of\n%s", got, all)
+	}
+	if _, err := cgroupOf(1 << 30); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("of nobody: %v", err)
+	}
+}
+
+// TestSetPolicy changes the policy of a running broker, with and without host
+// names to look after.
+func TestSetPolicy(t *testing.T) {
+	host, err := quic.NewHost(quic.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer host.Close()
+	b, err := New(Config{Host: host, Log: slog.New(slog.DiscardHandler), RuntimeDirs: []string{filepath.Clean(t.TempDir())}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mode := func() policy.Mode {
+		s := &Session{b: b, log: b.log, name: "web", asked: policy.Off}
+		return s.decide(newFake(0), policy.Query{Addr: netip.MustParseAddrPort("127.0.0.1:80")}).Mode
+	}
+	if got := mode(); got != policy.Off {
+		t.Errorf("the session's word does not count: %v", got)
+	}
+	here, err := policy.ParseTarget("localhost")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.SetPolicy(policy.New(policy.Prefer, []policy.Rule{{To: []policy.Target{here}, Mode: policy.Require}}))
+	if got := mode(); got != policy.Require {
+		t.Errorf("localhost is not known when the policy comes into force: %v", got)
+	}
+	b.SetPolicy(policy.New(policy.Prefer, []policy.Rule{{Sessions: []string{"web"}, Cgroups: []string{"/"}, Mode: policy.Prefer}}))
+	if got := mode(); got != policy.Prefer {
+		t.Errorf("%v", got)
+	}
+	if err := b.Close(); err != nil { // waits for what SetPolicy started
+		t.Error(err)
+	}
+}

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/poemq/poemq/broker"
+	"github.com/poemq/poemq/broker/config"
+	"github.com/spf13/cobra"
+)
+
+func checkConfigCommand(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use: "check-config [FILE…]", Short: "Look for faults in the configuration, or in these files",
+		RunE: func(_ *cobra.Command, files []string) error {
+			s := o.sources(ordinaryUser())
+			if len(files) > 0 {
+				s = config.Sources{More: files}
+			}
+			return checkConfig(s, os.Stdout, os.Stderr)
+		},
+	}
+}
+
+func checkConfig(s config.Sources, out, warnings io.Writer) error {
+	c, err := load(s)
+	if err != nil {
+		return err
+	}
+	unused, _ := c.Unused()
+	for _, one := range unused {
+		fmt.Fprintln(warnings, one, "has no effect in this version")
+	}
+	files := strings.Join(c.Files(), ", ")
+	if files == "" {
+		files = "no files, built-in defaults"
+	}
+	_, err = fmt.Fprintln(out, "ok:", files)
+	return err
+}
+
+// printConfig also prints what this version would refuse to run with.
+func (o *options) printConfig(w io.Writer) error {
+	c, err := config.Load(o.sources(ordinaryUser()))
+	if err != nil {
+		return err
+	}
+	return c.Print(w)
+}
+
+// reloadOn reads the configuration again at each signal, until ctx ends.
+func (r *running) reloadOn(ctx context.Context, hup <-chan os.Signal, o *options, level *slog.LevelVar, log *slog.Logger) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hup:
+			r.reload(o.sources(false), level, log)
+		}
+	}
+}
+
+// reload takes over what can change in a running broker. A fault leaves
+// everything as it was.
+func (r *running) reload(s config.Sources, level *slog.LevelVar, log *slog.Logger) {
+	c, err := load(s)
+	if err != nil {
+		log.Error("the configuration has faults; the one in force stays", "error", err)
+		return
+	}
+	level.Set(c.Log.Level)
+	r.broker.SetFallback(broker.Fallback(c.Fallback))
+	r.broker.SetPolicy(rules(c))
+	if waiting := r.config.AtRestart(c); len(waiting) > 0 {
+		log.Warn("settings wait for a restart", "settings", waiting)
+	}
+	log.Info("configuration read again", "configuration", c.Files(), "rules", len(c.Rules))
+}
