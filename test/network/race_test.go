@@ -99,3 +99,21 @@ func afterAnswers(n int) func() func(link.Direction, link.Packet) bool {
 
 // filtered lets no UDP through.
 func filtered() func(link.Direction, link.Packet) bool { return isUDP }
+
+// A destination that answered TCP and not QUIC is not asked again for a while.
+func TestRaceIsRemembered(t *testing.T) {
+	const rtt = 100 * time.Millisecond
+	s := newStage(t, link.Params{Delay: rtt / 2})
+	s.client.startBroker()
+	s.server.serve(s.server.plain, "serve", port)
+	s.wire.refuses(isUDP)
+	if result, _ := s.client.try(s.client.under, s.server.at(port)); result != "ok" {
+		t.Fatalf("connect gives %s, want ok", result)
+	}
+	s.wire.take()
+	result, took := s.client.try(s.client.under, s.server.at(port))
+	c, _, _ := s.wire.take()
+	if result != "ok" || took > rtt+room || c.udp != 0 {
+		t.Errorf("the second connect gives %s after %v, with %v on the wire; want ok after %v, and TCP only", result, took, c, rtt)
+	}
+}

@@ -9,6 +9,8 @@
 //	peer put      ADDR N         writes N octets, and compares what arrived
 //	peer try      ADDR           connects once
 //	peer hold     ADDR           exchanges an octet, then waits for the end
+//	peer chat     ADDR           exchanges octets, one each 50 ms, to the end
+//	peer rate     ADDR DURATION  reads as much as comes
 //	peer loop     ADDR DURATION  a connection and a request each 50 ms
 //	peer bind     ADDR           binds
 //
@@ -17,6 +19,7 @@
 package main
 
 import (
+	"bufio"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -55,10 +58,15 @@ func run(args []string) error {
 		return hold(addr)
 	case "bind":
 		return bind(addr)
-	case "loop":
+	case "chat":
+		return chat(addr)
+	case "loop", "rate":
 		d, err := time.ParseDuration(number)
 		if err != nil {
 			return err
+		}
+		if action == "rate" {
+			return rate(addr, d)
 		}
 		return loop(addr, d)
 	}
@@ -134,6 +142,54 @@ func hold(addr string) error {
 	return nil
 }
 
+// chat exchanges octets until that fails.
+func chat(addr string) error {
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	r := bufio.NewReader(c)
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for n := 0; ; n++ {
+		_, err := c.Write([]byte("hold\n"))
+		if err == nil {
+			_, err = r.ReadByte()
+		}
+		if err != nil {
+			fmt.Printf("result=%s at=%d\n", errnoName(err), time.Now().UnixMicro())
+			return nil
+		}
+		if n == 0 {
+			fmt.Println("holding")
+		}
+		<-tick.C
+	}
+}
+
+// rate reads for a time and tells how much came.
+func rate(addr string, d time.Duration) error {
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	begin := time.Now()
+	if err := c.SetReadDeadline(begin.Add(d)); err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintf(c, "get %d\n", int64(1)<<40); err != nil {
+		return err
+	}
+	n, err := io.Copy(io.Discard, c)
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("ended after %d octets: %w", n, err)
+	}
+	fmt.Printf("octets=%d us=%d\n", n, time.Since(begin).Microseconds())
+	return nil
+}
+
 // loop asks for one octet on a new connection each 50 ms and counts how that
 // ends.
 func loop(addr string, d time.Duration) error {
@@ -142,7 +198,7 @@ func loop(addr string, d time.Duration) error {
 	for end := time.Now().Add(d); time.Now().Before(end); <-tick.C {
 		begin := time.Now()
 		step, err := ask(addr)
-		fmt.Printf("step=%s result=%s us=%d\n", step, errnoName(err), time.Since(begin).Microseconds())
+		fmt.Printf("at=%d step=%s us=%d result=%s\n", begin.UnixMicro(), step, time.Since(begin).Microseconds(), errnoName(err))
 	}
 	fmt.Println("done")
 	return nil
