@@ -174,6 +174,10 @@ func TestRestartOfPeerIsNoticed(t *testing.T) {
 			s := newPoemqStage(t, link.Params{Delay: 10 * time.Millisecond})
 			server := s.server.serve(s.server.under, "serve", port)
 			client := hold(s.client.under(s.peer, c.action, s.server.at(port)))
+			if c.action == "chat" { // some exchanges more, until the path's MTU is known
+				before := s.link.Stats(link.AtoB).Out
+				s.Eventually(10*time.Second, "the programs chat", func() bool { return s.link.Stats(link.AtoB).Out > before+40 })
+			}
 			// Nothing is heard of the broker's end: it crashes with its host.
 			s.link.Cut(link.Both)
 			s.server.broker.Signal(syscall.SIGKILL)

@@ -3,6 +3,7 @@ package rig
 import (
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -40,9 +41,15 @@ func (r *Rig) StartBrokerOn(place Place, name string, flags ...string) *Broker {
 	c.Outside, c.On = true, place
 	b.control = filepath.Join(dir, "c")
 	b.Proc = c.Start()
-	b.until(serveLimit, "make its socket", func() bool {
-		_, err := os.Stat(b.socket)
-		return err == nil
+	// A broker that was killed has left its sockets; the control socket is the
+	// last that is made.
+	b.until(serveLimit, "serve", func() bool {
+		c, err := net.Dial("unix", b.control)
+		if err != nil {
+			return false
+		}
+		c.Close()
+		return true
 	})
 	return b
 }
