@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"slices"
 	"time"
 
 	"github.com/poemq/poemq/addfd"
@@ -37,7 +38,7 @@ func (s *Session) accept(r Request, sock *Socket, c *copyFd) {
 }
 
 // acceptNow answers r with a connection that waits, or with an error; false
-// when there is neither.
+// when there is neither. fd is for take.
 func (s *Session) acceptNow(r Request, l *listenState, fd, flags int) bool {
 	t, err := l.take(fd)
 	if err == unix.EAGAIN {
@@ -116,40 +117,96 @@ func (s *Session) acceptedSocket(from *Socket, t taken) (*Socket, error) {
 }
 
 // take gets the first connection out of the kernel's queue. fd is a copy of
-// the program's listening descriptor. EAGAIN: none. EINVAL: it was shut down.
+// the program's listening descriptor, -1 for the one that is kept while
+// somebody waits. EAGAIN: none. EINVAL: it was shut down.
 func (l *listenState) take(fd int) (taken, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if fd < 0 {
+		fd = l.copy
+	}
+	if fd < 0 {
+		return taken{}, unix.EAGAIN // nobody waits any more
+	}
 	for {
 		if l.owed > 0 && len(l.back) > 0 {
 			l.owed--
 			return l.first(), nil
 		}
-		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		if n, err := unix.Poll(p, 0); err != nil || n == 0 {
-			return taken{}, unix.EAGAIN
-		}
-		// Readable, and only we accept: this does not block.
-		c, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC)
+		a, err := l.pull(fd)
 		if err != nil {
 			return taken{}, err
 		}
 		l.hasRoom()
-		a := l.match(c)
-		switch {
-		case a == nil:
-			unix.Close(c)
-			continue
-		case a.relay == nil: // a stand-in
-			unix.Close(c)
-		default:
-			l.anchor.Probe()
-			l.back = append(l.back, taken{a, c})
-		}
-		if len(l.back) > 0 {
+		if a != nil && len(l.back) > 0 {
 			return l.first(), nil
 		}
 	}
+}
+
+// pull takes one out of the kernel's queue; a connection is the last of back
+// then. nil: it was nobody's. EAGAIN: the queue is empty. l.mu is held.
+func (l *listenState) pull(fd int) (*arrival, error) {
+	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	if n, err := unix.Poll(p, 0); err != nil || n == 0 {
+		return nil, unix.EAGAIN
+	}
+	// Readable, and only we accept: this does not block.
+	c, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	a := l.match(c)
+	if a == nil || a.relay == nil { // a stand-in
+		unix.Close(c)
+		return a, nil
+	}
+	l.anchor.Probe()
+	l.back = append(l.back, taken{a, c})
+	return a, nil
+}
+
+// forget takes a, whose peer gave up before it had our answer, out of the
+// queue: TCP does not put one there before its third packet.
+func (l *listenState) forget(a *arrival) {
+	fd, err := l.sock.copyOf()
+	if err != nil {
+		return // closed, and the queue with it
+	}
+	defer unix.Close(fd)
+	l.mu.Lock()
+	if l.closed || !slices.Contains(l.queue, a) {
+		l.mu.Unlock()
+		return
+	}
+	for err == nil {
+		_, err = l.pull(fd)
+	}
+	if i := slices.IndexFunc(l.back, func(t taken) bool { return t.arrival == a }); i >= 0 {
+		unix.Close(l.back[i].fd)
+		a.relay.end.Close()
+		l.back = slices.Delete(l.back, i, i+1)
+		l.hasRoom()
+	}
+	l.owed = 0
+	for range l.back {
+		l.standIn()
+	}
+	if w := l.nextWaiter(); w != nil && len(l.back) > 0 {
+		go l.serveWaiter(w) // not under the lock
+	}
+	l.mu.Unlock()
+}
+
+// standIn shows in the kernel's queue that there is one in back; l.mu is held.
+func (l *listenState) standIn() {
+	end, err := l.anchor.Connect()
+	if err != nil {
+		l.owed++ // the queue is full, so it shows anyway
+		return
+	}
+	unix.Close(end)
+	l.queue = append(l.queue, &arrival{})
 }
 
 func (l *listenState) first() taken {
@@ -214,15 +271,8 @@ func (l *listenState) giveBack(t taken) {
 		return
 	}
 	l.back = append([]taken{t}, l.back...)
-	end, err := l.anchor.Connect()
-	if err != nil {
-		l.owed++ // the queue is full, so it shows anyway
-		return
-	}
-	unix.Close(end)
-	l.queue = append(l.queue, &arrival{})
-	w := l.nextWaiter()
-	if w != nil {
+	l.standIn()
+	if w := l.nextWaiter(); w != nil {
 		go l.serveWaiter(w) // not under the lock
 	}
 }
@@ -237,8 +287,7 @@ func (s *Session) acceptLater(r Request, l *listenState, c *copyFd, flags int) {
 	w := &waiter{req: r}
 	w.dropped = func() { l.removeWaiter(w) }
 	w.look = func(r Request) bool {
-		fd := l.waitersCopy()
-		if fd < 0 || !s.acceptNow(r, l, fd, flags) {
+		if !s.acceptNow(r, l, -1, flags) {
 			return false
 		}
 		l.removeWaiter(w)
@@ -262,12 +311,6 @@ func (s *Session) acceptLater(r Request, l *listenState, c *copyFd, flags int) {
 		l.mu.Unlock()
 		l.serveWaiter(next)
 	}
-}
-
-func (l *listenState) waitersCopy() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.copy
 }
 
 // nextWaiter is the one that waits longest; l.mu is held.
@@ -325,6 +368,7 @@ func (l *listenState) dropStale() {
 	for _, w := range waiters {
 		if !w.req.Valid() {
 			w.drop()
+			l.removeWaiter(w) // somebody else may be dropping it at this moment
 		}
 	}
 }

@@ -205,7 +205,8 @@ func (s *Socket) isClosed() bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.anchor == anchor // and was not released while it was asked
+	// It was not released while it was asked, unless for just that.
+	return s.anchor == anchor || s.state == closed
 }
 
 // getsockname answers getsockname(2).

@@ -58,6 +58,9 @@ type Broker struct {
 	tripwires  tripwires
 	young      young
 	targets    notify.Targets // of what is done between calls
+	// rebinding is held while a port is free for a moment that stays in use;
+	// read-locked to bind one.
+	rebinding sync.RWMutex
 
 	nextSession atomic.Uint64
 

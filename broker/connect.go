@@ -424,8 +424,8 @@ func (d *dialState) fail(errno unix.Errno) (again bool) {
 	}
 	sock.become(failed)
 	sock.soError = errno
-	// The fillers are unread: the program sees POLLERR and POLLHUP.
-	d.relay.discard()
+	// A filler is unread: the program sees POLLERR and POLLHUP.
+	d.relay.discard(d.fillers)
 	go sock.watchLost()
 	return false
 }
@@ -455,6 +455,6 @@ func (d *dialState) drop() {
 		d.copy = -1
 	}
 	if d.relay != nil && d.sock.relay != d.relay {
-		d.relay.discard()
+		d.relay.discard(d.fillers)
 	}
 }

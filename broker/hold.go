@@ -64,7 +64,10 @@ func (b *Broker) tryHold(sock *Socket, ns *netns.NS, sa []byte, uid uint32) (*po
 	// The kernel compares the owners of the sockets' files. Without the right
 	// to give it away, the broker is that user.
 	_ = unix.Fchown(fd, int(uid), -1)
-	if errno = rawBind(fd, sa); errno != 0 {
+	b.rebinding.RLock()
+	errno = rawBind(fd, sa)
+	b.rebinding.RUnlock()
+	if errno != 0 {
 		unix.Close(fd)
 		return nil, errno
 	}
@@ -145,6 +148,8 @@ func (h *portHold) unlisten() {
 	if on, err := unix.GetsockoptInt(h.fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err != nil || on == 0 {
 		return
 	}
+	h.b.rebinding.Lock()
+	defer h.b.rebinding.Unlock()
 	unix.Shutdown(h.fd, unix.SHUT_RD)
 	// The kernel has let go of the port if it chose that itself; EINVAL if not.
 	domain, _ := unix.GetsockoptInt(h.fd, unix.SOL_SOCKET, unix.SO_DOMAIN)

@@ -19,6 +19,9 @@ type listenState struct {
 	anchor *addfd.Anchor
 	point  *listenPoint // nil when only TCP is served; guarded by pointTable.mu
 	tcp    net.Listener // nil when only QUIC is served
+	// ready is closed when the program's socket listens, or will not: what
+	// comes by QUIC before waits for it.
+	ready chan struct{}
 
 	mu sync.Mutex // guards what follows
 	// queue is what stands in the kernel's queue of the program's socket, in
@@ -100,7 +103,8 @@ func (b *Broker) serve(sock *Socket, fd, backlog int, decision policy.Decision) 
 	if anchor == nil {
 		return unix.ENOBUFS // said when it could not be held
 	}
-	l := &listenState{sock: sock, anchor: anchor, copy: -1, room: make(chan struct{}, maxRoom)}
+	l := &listenState{sock: sock, anchor: anchor, copy: -1, room: make(chan struct{}, maxRoom), ready: make(chan struct{})}
+	defer close(l.ready)
 	mode := decision.Mode
 	if mode != policy.Require {
 		tcp, err := listenTCP(hold, backlog)
@@ -176,6 +180,9 @@ func (l *listenState) acceptTCP() {
 		a := &arrival{remote: t.RemoteAddr(), local: t.LocalAddr()}
 		if err := l.enqueue(a, nil, t.wasReset); err != nil {
 			t.Reset()
+			if err == unix.ECONNREFUSED {
+				l.refuses()
+			}
 			continue
 		}
 		a.relay.start(t)
@@ -184,7 +191,7 @@ func (l *listenState) acceptTCP() {
 
 // roomPause is how long a connection that found the backlog full waits with
 // going on.
-const roomPause = 20 * time.Millisecond
+const roomPause = 100 * time.Millisecond
 
 const maxRoom = 1024 // more are found by looking now and then
 

@@ -122,7 +122,7 @@ func (o option) inherits() bool {
 			return false
 		}
 	case unix.IPPROTO_TCP:
-		return o.name != unix.TCP_DEFER_ACCEPT && o.name != unix.TCP_FASTOPEN
+		return o.name != unix.TCP_DEFER_ACCEPT && o.name != unix.TCP_FASTOPEN && o.name != unix.TCP_QUICKACK
 	case unix.IPPROTO_IP:
 		return o.name != unix.IP_OPTIONS
 	}

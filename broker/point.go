@@ -34,10 +34,10 @@ type pointTable struct {
 }
 
 // A UDP port may be in use by another broker that is about to leave it: its
-// program has ended, its last bytes are under way. With TCP beside it the
-// program need not wait for that.
+// program has ended, its last bytes are under way. For anybody else's it is not
+// worth waiting: with TCP beside it, QUIC may come later.
 const (
-	portPatience = time.Second // under require
+	portPatience = time.Second
 	portGlance   = 50 * time.Millisecond
 	portRetry    = 10 * time.Millisecond
 	portRetryMax = 5 * time.Second
@@ -46,15 +46,18 @@ const (
 
 // join has l served on the UDP port of local.
 func (b *Broker) join(l *listenState, ns *netns.NS, local netip.AddrPort, mode policy.Mode) error {
-	patience := portGlance
-	if mode == policy.Require {
-		patience = portPatience
-	}
-	deadline := time.Now().Add(patience)
-	for {
+	began := time.Now()
+	patience := portPatience
+	for looked := false; ; {
 		err := b.joinOnce(l, ns, local)
-		if !errors.Is(err, unix.EADDRINUSE) || time.Now().After(deadline) {
+		if !errors.Is(err, unix.EADDRINUSE) || time.Since(began) > patience {
 			return err
+		}
+		if mode != policy.Require && !looked && time.Since(began) > portGlance {
+			looked = true
+			if !heldByBroker(ns, local.Port()) {
+				return err
+			}
 		}
 		b.reapClosed()
 		select {
@@ -167,27 +170,62 @@ func (p *listenPoint) arrive(in *quic.Incoming) {
 			in.Refuse(unix.ECONNREFUSED)
 			return
 		}
+		<-l.ready
 		a := &arrival{remote: in.RemoteAddr(), local: in.LocalAddr()}
 		if patience := l.sock.deferAccept(); patience > 0 {
 			p.arriveLater(l, a, in, patience)
 			return
 		}
-		switch l.enqueue(a, in.Done(), nil) {
+		switch err := l.enqueue(a, in.Done(), nil); err {
 		case nil:
 			st, err := in.Accept()
 			if err != nil {
 				a.relay.abort()
+				l.forget(a)
 				return
 			}
+			a.relay.givenUp = func() { l.forget(a) }
 			a.relay.start(st)
 			return
 		case errGaveUp:
 			return
-		default:
-			if !l.isClosed() {
-				l.sock.closedByProgram() // and so off the point
-			}
+		case unix.ECONNREFUSED:
+			l.refuses() // and so is off the point
 			p.b.leavePoint(l)
+		default: // no descriptors or memory left, which passes
+			l.sock.sess.log.Warn("a connection cannot be taken", "port", p.key.local, "error", err)
+			in.Refuse(unix.ECONNREFUSED)
+			return
+		}
+	}
+}
+
+// refuses is for an l that takes no connection any more: its program closed it,
+// and we may be the first to hear. When it returns, the port is served no more,
+// by TCP neither: who is refused here tries that next.
+func (l *listenState) refuses() {
+	l.sock.mu.Lock()
+	closes := l.sock.listen == l || l.sock.state == closed
+	l.sock.mu.Unlock()
+	if closes {
+		l.sock.closedByProgram()
+	}
+}
+
+// reapListeners frees a port whose program has ended a moment ago: the kernel's
+// TCP would go on to take connections there.
+func (b *Broker) reapListeners(ns uint64, port uint16) {
+	b.points.mu.Lock()
+	var there []*listenState
+	for key, p := range b.points.m {
+		if key.ns == ns && key.local.Port() == port {
+			there = append(there, p.members...)
+		}
+	}
+	b.points.mu.Unlock()
+	for _, l := range there {
+		if l.sock.isClosed() {
+			l.sock.closedByProgram()
 		}
 	}
 }

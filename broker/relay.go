@@ -31,6 +31,10 @@ type relay struct {
 	// a connection. Set before watch.
 	hungUpEarly func()
 
+	// givenUp is called when the peer turns out to have given up before it had
+	// our answer; nil for nothing to do. Set before start.
+	givenUp func()
+
 	mu sync.Mutex // guards what follows, and reading from the end
 	// sock is the program's socket; nil while the connection waits in a
 	// listening socket's queue.
@@ -400,6 +404,9 @@ func (r *relay) down() {
 func (r *relay) downEnded(err error) {
 	if !errors.Is(err, io.EOF) {
 		r.abort()
+		if errors.Is(err, quic.ErrGivenUp) && r.givenUp != nil {
+			r.givenUp()
+		}
 		return
 	}
 	r.mu.Lock()
@@ -458,9 +465,16 @@ func (r *relay) hungUp() bool {
 	return err == nil && closed
 }
 
-// discard closes an end that never became a connection.
-func (r *relay) discard() {
+// discard closes an end that never became a connection, with fillers in it. The
+// kernel shows the error before it frees them, so all but one are taken out:
+// with POLLERR and POLLHUP the program is to see POLLOUT, as with TCP. What it
+// wrote meanwhile would be lost, so it can write no more before.
+func (r *relay) discard(fillers int) {
 	r.mu.Lock()
+	if !r.aborted && !r.done {
+		unix.Shutdown(r.fd, unix.SHUT_RD)
+		_ = r.takeOut(fillers - 1) // closing it frees them too
+	}
 	r.aborted = true
 	r.mu.Unlock()
 	r.end.Close()

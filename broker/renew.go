@@ -34,8 +34,14 @@ func (s *Session) renew(r Request, old *Socket, pending unix.Errno) bool {
 	}
 	sock := old.successor(fd, cookie)
 	sock.soError = pending
-	// The kernel lets go of the address and goes on to tell the port.
+	// The kernel lets go of an address that was not bound, and goes on to tell
+	// the port.
 	sock.local = netip.AddrPortFrom(unspecified(old.domain), sock.local.Port())
+	old.mu.Lock()
+	if old.hold != nil {
+		sock.local = netip.AddrPortFrom(old.hold.local.Addr(), sock.local.Port())
+	}
+	old.mu.Unlock()
 	sock.setOnPair(fd)
 	if err := s.exchange(r, old, sock, was, fd); err != nil {
 		unix.Close(fd)

@@ -253,6 +253,7 @@ func (b *Broker) discardLoser(results <-chan raced, running int) {
 // dialTCP connects with the kernel's TCP, from the program's own port when it
 // bound one.
 func (b *Broker) dialTCP(ctx context.Context, d *dialState) (transport, error) {
+	b.reapListeners(d.ns.ID(), d.remote.Port()) // when the peer is ours
 	fd, err := b.tcpForDial(d)
 	if err != nil {
 		return nil, err

@@ -125,6 +125,15 @@ func (r *relay) trip(fd int) {
 func (r *relay) drain(n, left int) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if err := r.takeOut(n); err != nil {
+		return err
+	}
+	r.armed += left
+	return nil
+}
+
+// takeOut reads n bytes of ours; r.mu is held.
+func (r *relay) takeOut(n int) error {
 	for n > 0 {
 		var buf [64]byte
 		got, ours, err := addfd.Recv(r.fd, buf[:min(n, len(buf))])
@@ -139,7 +148,6 @@ func (r *relay) drain(n, left int) error {
 			r.early = append(r.early, buf[:got]...)
 		}
 	}
-	r.armed += left
 	return nil
 }
 

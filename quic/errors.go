@@ -92,6 +92,8 @@ func streamError(err error) error {
 			return net.ErrClosed
 		case se.ErrorCode == streamStopped:
 			return ErrStopped
+		case se.ErrorCode == streamGivenUp:
+			return ErrGivenUp
 		default:
 			return fmt.Errorf("%w (code %#x)", ErrReset, uint64(se.ErrorCode))
 		}

@@ -2,6 +2,7 @@ package quic
 
 import (
 	"errors"
+	"fmt"
 
 	"golang.org/x/sys/unix"
 
@@ -92,6 +93,8 @@ func statusOf(e unix.Errno) status {
 var (
 	// ErrReset: the peer reset the stream, as a TCP RST does (ECONNRESET).
 	ErrReset = errors.New("stream reset by peer")
+	// ErrGivenUp is an ErrReset by a connecting side that had no answer yet.
+	ErrGivenUp = fmt.Errorf("%w before it had the answer", ErrReset)
 	// ErrStopped: the peer's program has closed its socket, what we write
 	// can reach nobody (EPIPE). Reading is not affected.
 	ErrStopped = errors.New("peer reads no more")

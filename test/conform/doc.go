@@ -29,5 +29,5 @@
 //	CONFORM_REPEAT      how many times to run everything (default 1)
 //	CONFORM_PARALLEL    scenarios at a time (default 4)
 //	CONFORM_HEAVY=1     the heavy scenarios at full size: 2 GB both ways
-//	CONFORM_SHOW=1      print every transcript
+//	CONFORM_SHOW        all: print every transcript; listed: the known differences
 package conform

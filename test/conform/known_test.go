@@ -1,7 +1,6 @@
 package conform
 
 import (
-	"bufio"
 	"fmt"
 	"os"
 	"path"
@@ -14,91 +13,122 @@ import (
 // maxKnown is how many differences may be listed.
 const maxKnown = 10
 
-// knownDifference is one line of known-differences:
+// knownDifference is one paragraph of known-differences:
 //
-//	SCENARIO-GLOB  FAMILIES  /LINE REGEXP/  REASON
+//	SCENARIOS  FAMILIES  /LINE REGEXP/  REASON
 //
-// SCENARIO-GLOB is family/scenario, FAMILIES is a comma-separated list of v4,
-// v6 and mapped, or "all". The regexp must match every line, of either run,
+// SCENARIOS is a comma-separated list of globs family/scenario, FAMILIES one of
+// v4, v6 and mapped, or "all". The regexp must match every line, of either run,
 // that it excuses.
 type knownDifference struct {
-	scenario string
-	ips      []string
-	re       *regexp.Regexp
-	reason   string
-	line     int // in the file
-	used     int
+	scenarios []*knownGlob
+	ips       []string
+	re        *regexp.Regexp
+	reason    string
+	line      int // of the file, where it begins
 }
 
-var knownForm = regexp.MustCompile(`^(\S+)\s+(\S+)\s+/(.*?)/\s+(\S.*)$`)
+type knownGlob struct {
+	text   string
+	seldom bool // "seldom:" before it: it depends on timing, and need not be used
+	used   int  // cases of which it excused a line
+}
 
+var knownForm = regexp.MustCompile(`^((?:\S+,\s+)*\S+)\s+(\S+)\s+/(.*?)/\s+(\S.*)$`)
+
+// readKnown reads paragraphs, between which stand empty lines and comments.
 func readKnown(name string) ([]*knownDifference, error) {
-	f, err := os.Open(name)
+	file, err := os.ReadFile(name)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
 	var known []*knownDifference
-	s := bufio.NewScanner(f)
-	for n := 1; s.Scan(); n++ {
-		text := strings.TrimSpace(s.Text())
-		if text == "" || strings.HasPrefix(text, "#") {
+	var paragraph []string
+	for n, text := range strings.Split(string(file)+"\n", "\n") {
+		text = strings.TrimSpace(text)
+		if text != "" && !strings.HasPrefix(text, "#") {
+			paragraph = append(paragraph, text)
 			continue
 		}
-		k, err := parseKnown(text)
-		if err != nil {
-			return nil, fmt.Errorf("%s:%d: %w", name, n, err)
+		if len(paragraph) == 0 {
+			continue
 		}
-		k.line = n
-		known = append(known, k)
+		first := n + 1 - len(paragraph)
+		k, err := parseKnown(strings.Join(paragraph, " "))
+		if err != nil {
+			return nil, fmt.Errorf("%s:%d: %w", name, first, err)
+		}
+		k.line = first
+		known, paragraph = append(known, k), nil
 	}
 	if len(known) > maxKnown {
 		return nil, fmt.Errorf("%s: %d entries, at most %d are allowed", name, len(known), maxKnown)
 	}
-	return known, s.Err()
+	return known, nil
 }
 
 func parseKnown(text string) (*knownDifference, error) {
 	m := knownForm.FindStringSubmatch(text)
 	if m == nil {
-		return nil, fmt.Errorf("want SCENARIO-GLOB FAMILIES /REGEXP/ REASON, got %q", text)
+		return nil, fmt.Errorf("want SCENARIOS FAMILIES /REGEXP/ REASON, got %q", text)
 	}
-	if _, err := path.Match(m[1], ""); err != nil {
+	k := &knownDifference{reason: m[4], ips: strings.Split(m[2], ",")}
+	for glob := range strings.SplitSeq(m[1], ",") {
+		glob, seldom := strings.CutPrefix(strings.TrimSpace(glob), "seldom:")
+		if _, err := path.Match(glob, ""); err != nil {
+			return nil, fmt.Errorf("%s: %w", glob, err)
+		}
+		k.scenarios = append(k.scenarios, &knownGlob{text: glob, seldom: seldom})
+	}
+	var err error
+	if k.re, err = regexp.Compile(m[3]); err != nil {
 		return nil, err
 	}
-	re, err := regexp.Compile(m[3])
-	if err != nil {
-		return nil, err
-	}
-	ips := strings.Split(m[2], ",")
 	if m[2] == "all" {
-		ips = []string{"v4", "v6", "mapped"}
+		k.ips = []string{"v4", "v6", "mapped"}
 	}
-	return &knownDifference{scenario: m[1], ips: ips, re: re, reason: m[4]}, nil
+	return k, nil
 }
 
-func (k *knownDifference) excuses(c testCase, line string) bool {
-	match, _ := path.Match(k.scenario, c.name())
-	return match && slices.Contains(k.ips, c.ip) && k.re.MatchString(line)
+// excuses returns the glob by which k excuses a line of c; nil: it does not.
+func (k *knownDifference) excuses(c testCase, line string) *knownGlob {
+	if !slices.Contains(k.ips, c.ip) || !k.re.MatchString(line) {
+		return nil
+	}
+	for _, g := range k.scenarios {
+		if match, _ := path.Match(g.text, c.name()); match {
+			return g
+		}
+	}
+	return nil
 }
 
 // allKnown tells whether each differing line is excused, and counts the use.
 func allKnown(known []*knownDifference, c testCase, diff []diffLine) bool {
-	var used []*knownDifference
+	var used []*knownGlob
 	for _, d := range diff {
 		if d.side == ' ' {
 			continue
 		}
-		i := slices.IndexFunc(known, func(k *knownDifference) bool { return k.excuses(c, d.text) })
-		if i < 0 {
+		g := excuse(known, c, d.text)
+		if g == nil {
 			return false
 		}
-		used = append(used, known[i])
+		used = append(used, g)
 	}
-	for _, k := range used {
-		k.used++
+	for _, g := range used {
+		g.used++
 	}
 	return true
+}
+
+func excuse(known []*knownDifference, c testCase, line string) *knownGlob {
+	for _, k := range known {
+		if g := k.excuses(c, line); g != nil {
+			return g
+		}
+	}
+	return nil
 }
 
 // diffLine is a line of both runs (' '), of the first ('-') or the second ('+').
@@ -157,7 +187,7 @@ func formatDiff(d []diffLine) string {
 }
 
 func TestKnownDifferences(t *testing.T) {
-	k, err := parseKnown(`bind/reuse*  v4,v6  /EADDR(INUSE|NOTAVAIL)/  because a / b`)
+	k, err := parseKnown(`bind/any, bind/reuse*  v4,v6  /EADDR(INUSE|NOTAVAIL)/  because a / b`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +202,7 @@ func TestKnownDifferences(t *testing.T) {
 		{testCase{family: "bind", scenario: "reuse_addr", ip: "mapped"}, "bind = -1 EADDRINUSE", false},
 		{testCase{family: "bind", scenario: "twice", ip: "v4"}, "bind = -1 EADDRINUSE", false},
 	} {
-		if got := k.excuses(test.c, test.line); got != test.want {
+		if got := k.excuses(test.c, test.line) != nil; got != test.want {
 			t.Errorf("%v %q: excused %v, want %v", test.c, test.line, got, test.want)
 		}
 	}

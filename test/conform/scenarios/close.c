@@ -39,6 +39,7 @@ SCENARIO(shutdown_read_data, ALL, "SHUT_RD with data waiting, then data arriving
 	R(shutdown(k.c, SHUT_RD));
 	R(recv(k.c, b, 8, 0));
 	R(recv(k.c, b, 8, 0));
+	cf_wait_ms = SHORT_MS;
 	R(send(k.s, "def", 3, MSG_NOSIGNAL));
 	int v = 0;
 	UNTIL(ioctl(k.c, FIONREAD, &v) == 0 && v == 3);

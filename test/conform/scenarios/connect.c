@@ -278,6 +278,7 @@ SCENARIO(in_progress_close, ALL, "close while in progress: nobody comes")
 	int l = full(&a), c = tcp();
 	nonblock(c, 1);
 	R(connect(c, &a.sa, a.len));
+	R(poll(&(struct pollfd){.fd = c, .events = POLLOUT}, 1, 300)); /* it has come, and found no room */
 	R(close(c));
 	FD(accept(l, NULL, NULL));
 	nonblock(l, 1);

@@ -321,6 +321,7 @@ SCENARIO(more, ALL, "MSG_MORE and TCP_CORK: all arrives once uncorked")
 
 SCENARIO(rare_oob, ALL, "urgent data: SIGURG aside, POLLPRI, mark, MSG_OOB")
 {
+	cf_wait_ms = SHORT_MS;
 	struct conn k = conn();
 	struct timeval tv = {2, 0};
 	char b[16] = "";
@@ -407,6 +408,7 @@ SCENARIO(fionread, ALL, "FIONREAD counts what can be read")
 
 SCENARIO(rare_outq, ALL, "SIOCOUTQ falls to 0 when all is delivered")
 {
+	cf_wait_ms = SHORT_MS;
 	struct conn k = conn();
 	int v = -1;
 	OK(send_all(k.c, 1000, 0));
@@ -634,6 +636,7 @@ SCENARIO(sigio, ALL, "O_ASYNC sends SIGIO when data arrives")
 
 SCENARIO(rare_sigurg, ALL, "F_SETOWN and urgent data send SIGURG")
 {
+	cf_wait_ms = SHORT_MS;
 	struct conn k = conn();
 	signal(SIGURG, on_sig);
 	R(fcntl(k.s, F_SETOWN, getpid()));
