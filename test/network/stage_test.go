@@ -85,9 +85,9 @@ func (h *host) under(args ...any) *rig.Cmd {
 }
 
 // serve starts the test program as a server, and waits until it listens.
-func (h *host) serve(prepare func(...any) *rig.Cmd, action string, on int) *rig.Proc {
+func (h *host) serve(prepare func(...any) *rig.Cmd, action string, on int, more ...any) *rig.Proc {
 	h.stage.Helper()
-	p := prepare(h.stage.peer, action, fmt.Sprintf(":%d", on)).Start()
+	p := prepare(append([]any{h.stage.peer, action, fmt.Sprintf(":%d", on)}, more...)...).Start()
 	p.Says("listening")
 	return p
 }

@@ -66,15 +66,13 @@ func TestThroughput(t *testing.T) {
 func newLane(t *testing.T, p link.Params, poemq bool) lane {
 	t.Helper()
 	l := lane{newStage(t, p), poemq}
-	prepare := l.s.server.plain
-	if poemq {
-		l.s.client.startBroker()
-		l.s.server.startBroker()
-		prepare = l.s.server.under
-	} else if err := l.s.server.Sysctl("net/ipv4/tcp_congestion_control", "cubic"); err != nil {
-		t.Fatal(err)
+	if !poemq {
+		l.s.server.serve(l.s.server.plain, "serve", port, "cubic")
+		return l
 	}
-	l.s.server.serve(prepare, "serve", port)
+	l.s.client.startBroker()
+	l.s.server.startBroker()
+	l.s.server.serve(l.s.server.under, "serve", port)
 	return l
 }
 

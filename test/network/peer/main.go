@@ -1,7 +1,8 @@
 // Peer is the program of the network tests: a static Go program that talks TCP
 // and tells, in lines of name=value, what it saw and how long it took.
 //
-//	peer serve    ADDR           answers requests on each connection, until it is ended
+//	peer serve    ADDR [CONTROL] answers requests on each connection, until it is ended;
+//	                             with this congestion control of the kernel's
 //	peer servetls ADDR           the same behind TLS 1.3 with a key of its own
 //	peer first    ADDR N         N connections one after the other, each with one request of 1 KiB
 //	peer firsttls ADDR N         the same over TLS 1.3
@@ -51,7 +52,7 @@ func run(args []string) error {
 	}
 	switch action {
 	case "serve", "servetls":
-		return serve(addr, action == "servetls")
+		return serve(addr, action == "servetls", number)
 	case "try":
 		return try(addr)
 	case "hold":

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -14,11 +15,27 @@ import (
 	"math/big"
 	"net"
 	"os"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-func serve(addr string, secret bool) error {
-	l, err := net.Listen("tcp", addr)
+// serve answers requests. congestion names the kernel's congestion control for
+// TCP (tcp(7), TCP_CONGESTION), "" its default.
+func serve(addr string, secret bool, congestion string) error {
+	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) (err error) {
+		if congestion == "" {
+			return nil
+		}
+		if e := raw.Control(func(fd uintptr) {
+			err = unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, congestion)
+		}); e != nil {
+			return e
+		}
+		return os.NewSyscallError("TCP_CONGESTION", err)
+	}}
+	l, err := config.Listen(context.Background(), "tcp", addr)
 	if err != nil {
 		return err
 	}
