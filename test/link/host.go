@@ -97,8 +97,8 @@ func (h *Host) Sysctl(name, value string) error {
 	return h.Do(func() error { return os.WriteFile(filepath.Join("/proc/sys", name), []byte(value), 0) })
 }
 
-// Namespace is a path at which the namespace can be entered (nsenter(1)) while
-// the host is open. The caller closes the file that it names.
+// Namespace opens the namespace's file, at whose /proc/PID/fd/N it can be
+// entered (nsenter(1)). The caller closes it.
 func (h *Host) Namespace() (f *os.File, err error) {
 	err = h.Do(func() (err error) {
 		f, err = os.Open("/proc/thread-self/ns/net")
