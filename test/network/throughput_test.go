@@ -24,10 +24,11 @@ func TestThroughput(t *testing.T) {
 		loss  float64
 		lanes int
 		least float64 // of cubic's throughput; 0: no bar
+		usual time.Duration
 	}{
-		{0, 1, 0},
-		{0.001, 2, 0},
-		{0.01, 4, 1},
+		{0, 1, 0, 5 * time.Second},
+		{0.001, 2, 0, 10 * time.Second},
+		{0.01, 4, 1, 12 * time.Second},
 	} {
 		t.Run(fmt.Sprintf("loss %.1f %%", c.loss*100), func(t *testing.T) {
 			p := link.Params{Delay: 25 * time.Millisecond, Rate: 100e6, Loss: c.loss}
@@ -36,7 +37,7 @@ func TestThroughput(t *testing.T) {
 				p.Seed = uint64(i)
 				lanes = append(lanes, newLane(t, p, true), newLane(t, p, false))
 			}
-			run := func(lanes []lane) (sum float64) { return runLanes(lanes, long(10*time.Second, 60*time.Second)) }
+			run := func(lanes []lane) (sum float64) { return runLanes(lanes, long(c.usual, 60*time.Second)) }
 			var ours, cubic []lane
 			for _, l := range lanes {
 				if l.poemq {
