@@ -75,11 +75,11 @@ func TestMemoryOfClosedPort(t *testing.T) {
 		m, f := &memory{}, Fallback{Remember: 15 * time.Second, Entries: 3}
 		for i, want := range []time.Duration{firstTrust, 2 * firstTrust, f.Remember, f.Remember} {
 			m.learn(placeAt(1), portClosed, f)
-			time.Sleep(want - 1)
+			time.Sleep(want - time.Millisecond)
 			if !m.has(placeAt(1)) {
 				t.Errorf("time %d: forgotten before %v", i+1, want)
 			}
-			time.Sleep(1)
+			time.Sleep(time.Millisecond)
 			if m.has(placeAt(1)) {
 				t.Errorf("time %d: still known after %v", i+1, want)
 			}

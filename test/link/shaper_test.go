@@ -101,10 +101,11 @@ func TestShaperSeed(t *testing.T) {
 		}
 		return ids
 	}
-	if lost(1) != lost(1) {
+	first := lost(1)
+	if first != lost(1) {
 		t.Error("two runs with one seed differ")
 	}
-	if lost(1) == lost(2) {
+	if first == lost(2) {
 		t.Error("two seeds lose the same packets")
 	}
 }

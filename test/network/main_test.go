@@ -5,7 +5,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
-
 	"testing"
 
 	"github.com/poemq/poemq/test/rig"

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
-	"testing"
 
 	"github.com/poemq/poemq/test/link"
 	"golang.org/x/sys/unix"
@@ -92,15 +91,6 @@ func (w *wire) take() (c counts, flows map[flow]int, clear int) {
 
 // isUDP is for refuses.
 func isUDP(_ link.Direction, p link.Packet) bool { return p.Protocol() == unix.IPPROTO_UDP }
-
-// wants checks what was seen since the last time.
-func (w *wire) wants(t testing.TB, udp, tcp bool) {
-	t.Helper()
-	c, _, _ := w.take()
-	if (c.udp > 0) != udp || (c.tcp > 0) != tcp {
-		t.Errorf("on the wire: %v; want UDP: %v, TCP: %v", c, udp, tcp)
-	}
-}
 
 func (c counts) String() string {
 	return fmt.Sprintf("%d UDP datagrams, %d TCP segments, %d of them SYN", c.udp, c.tcp, c.syn)
