@@ -34,7 +34,7 @@ build: deps
 demo: build
 	@scripts/demo.sh $(BIN)
 
-test: build lint test-unit test-e2e
+test: build lint test-unit test-e2e conform test-apps test-regress
 
 # Packages that need no privilege and no binaries.
 test-unit: deps

@@ -28,6 +28,10 @@ type Config struct {
 	Fallback Fallback
 	// UDPPort is where peers serve QUIC; 0: on the port that a program connects to.
 	UDPPort uint16
+	// Guarded tells ports that only peers with certain names may connect to:
+	// under prefer they are served by QUIC alone, since TCP has no names. nil
+	// is none.
+	Guarded func(port uint16) bool
 	// RuntimeDirs are tried in order for the directory of socket names.
 	RuntimeDirs []string
 }
@@ -36,11 +40,13 @@ type Config struct {
 type Broker struct {
 	host    *quic.Host
 	udpPort uint16 // see Config
+	guarded func(port uint16) bool
 	log     *slog.Logger
 	dir     *addfd.Dir
 	dock    *addfd.Dock
 	anchors *addfd.Anchors
 	lost    *addfd.Lost
+	stock   addfd.Stock
 	started time.Time
 
 	ctx  context.Context // ends with Close
@@ -84,7 +90,7 @@ func New(c Config) (*Broker, error) {
 		return nil, err
 	}
 	b := &Broker{
-		host: c.Host, udpPort: c.UDPPort, log: c.Log, dir: dir, dock: dock, anchors: addfd.NewAnchors(dir, c.Log), lost: addfd.NewLost(), started: time.Now(),
+		host: c.Host, udpPort: c.UDPPort, guarded: c.Guarded, log: c.Log, dir: dir, dock: dock, anchors: addfd.NewAnchors(dir, c.Log), lost: addfd.NewLost(), started: time.Now(),
 		sockets: make(map[uint64]*Socket), sessions: make(map[uint64]*Session),
 	}
 	b.changed = sync.NewCond(&b.mu)
@@ -124,6 +130,7 @@ func (b *Broker) Close() error {
 	b.targets.Close()
 	b.anchors.Close()
 	b.lost.Close()
+	b.stock.Close()
 	return errors.Join(b.dock.Close(), b.dir.Close())
 }
 

@@ -37,6 +37,8 @@ func (r *fake) Read(addr uint64, b []byte) error {
 	return err
 }
 
+func (r *fake) Note() *any { return nil }
+
 func (r *fake) Write(pieces ...notify.Piece) error {
 	for _, p := range pieces {
 		m, err := r.span(p.Addr, len(p.Data))

@@ -19,6 +19,8 @@ type listenState struct {
 	anchor *addfd.Anchor
 	point  *listenPoint // nil when only TCP is served; guarded by pointTable.mu
 	tcp    net.Listener // nil when only QUIC is served
+	// zeroRTT is that the program bears replay of what comes first.
+	zeroRTT bool
 	// ready is closed when the program's socket listens, or will not: what
 	// comes by QUIC before waits for it.
 	ready chan struct{}
@@ -81,6 +83,9 @@ func (s *Session) listen(r Request, sock *Socket, c *copyFd) {
 	local := sock.local
 	sock.mu.Unlock()
 	decision := s.decide(r, policy.Query{Addr: local, Listening: true, UID: creds.UID})
+	if decision.Mode == policy.Prefer && s.b.guarded != nil && s.b.guarded(local.Port()) {
+		decision.Mode = policy.Require
+	}
 	w := &waiter{req: r}
 	fd := c.keep()
 	w.start(0, nil)
@@ -103,7 +108,7 @@ func (b *Broker) serve(sock *Socket, fd, backlog int, decision policy.Decision) 
 	if anchor == nil {
 		return unix.ENOBUFS // said when it could not be held
 	}
-	l := &listenState{sock: sock, anchor: anchor, copy: -1, room: make(chan struct{}, maxRoom), ready: make(chan struct{})}
+	l := &listenState{sock: sock, anchor: anchor, copy: -1, room: make(chan struct{}, maxRoom), ready: make(chan struct{}), zeroRTT: decision.ZeroRTT}
 	defer close(l.ready)
 	mode := decision.Mode
 	// QUIC comes first: a client that finds TCP alone remembers that. But TCP

@@ -17,6 +17,31 @@ type namespaces struct {
 	m  map[uint64]weak.Pointer[netns.NS]
 }
 
+// netNS is the network namespace of r's caller. Asking the kernel is slow, so it
+// is noted, where setns(2) and unshare(2) are trapped.
+func (s *Session) netNS(r Request) (*netns.NS, error) {
+	note := r.Note()
+	if note == nil || !s.seesSetns {
+		return s.b.namespaces.of(r)
+	}
+	if ns, ok := (*note).(*netns.NS); ok {
+		return ns, nil
+	}
+	ns, err := s.b.namespaces.of(r)
+	if err == nil {
+		*note = ns
+	}
+	return ns, err
+}
+
+// changeNetNS lets the caller go to another network namespace.
+func (s *Session) changeNetNS(r Request) {
+	if note := r.Note(); note != nil {
+		*note = nil
+	}
+	s.carryOn(r)
+}
+
 // of is the network namespace of r's caller.
 func (t *namespaces) of(r Request) (*netns.NS, error) {
 	fd, err := r.NetNS()

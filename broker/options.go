@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"bytes"
 	"encoding/binary"
 	"net/netip"
 
@@ -262,6 +263,11 @@ func (s *Socket) fillsNow(o option) bool {
 func (s *Socket) remember(o option) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for _, p := range s.opts {
+		if p.level == o.level && p.name == o.name && bytes.Equal(p.value, o.value) {
+			return
+		}
+	}
 	opts := make([]option, 0, len(s.opts)+1) // readers hold the old slice
 	for _, p := range s.opts {
 		if p.level != o.level || p.name != o.name {

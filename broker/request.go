@@ -23,6 +23,8 @@ type Request interface {
 	// written in their order.
 	Read(addr uint64, b []byte) error
 	Write(pieces ...notify.Piece) error
+	// Note is a place for what is known of the caller, for a while; or nil.
+	Note() *any
 	// NetNS opens the caller's network namespace.
 	NetNS() (int, error)
 	Creds() (notify.Creds, error)
@@ -71,28 +73,16 @@ func (r notification) MoveRegistrations(at, from, to int) error {
 	return t.MoveRegistrations(at, from, to)
 }
 
-func (r notification) File(fd int) (int, error) {
-	t, err := r.n.Target()
-	if err != nil {
-		return -1, err
-	}
-	return t.Fd(fd)
-}
+func (r notification) File(fd int) (int, error)           { return r.n.File(fd) }
+func (r notification) Read(addr uint64, b []byte) error   { return r.n.Read(addr, b) }
+func (r notification) Write(pieces ...notify.Piece) error { return r.n.Write(pieces...) }
 
-func (r notification) Read(addr uint64, b []byte) error {
+func (r notification) Note() *any {
 	t, err := r.n.Target()
 	if err != nil {
-		return err
+		return nil
 	}
-	return t.Read(addr, b)
-}
-
-func (r notification) Write(pieces ...notify.Piece) error {
-	t, err := r.n.Target()
-	if err != nil {
-		return err
-	}
-	return t.Write(pieces...)
+	return &t.Note
 }
 
 func (r notification) NetNS() (int, error) {

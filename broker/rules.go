@@ -92,13 +92,9 @@ func cgroupOf(tid int) (string, error) {
 // peer is whom d connects to by QUIC. What the policy demands of the peer and
 // cannot be had is an error, never left out.
 func (d *dialState) peer() (quic.Peer, error) {
-	p := quic.Peer{NS: d.ns, UID: d.uid, Local: d.bindTo, Remote: d.remote}
+	p := quic.Peer{NS: d.ns, UID: d.uid, Local: d.bindTo, Remote: d.remote, Expect: d.decision.Identity, ZeroRTT: d.decision.ZeroRTT}
 	if port := d.sock.b.udpPort; port != 0 {
 		p.Remote, p.ServerPort = netip.AddrPortFrom(d.remote.Addr(), port), d.remote.Port()
-	}
-	if id := d.decision.Identity; id != "" && id != policy.Pin {
-		// quic.Peer is to be told here whom to expect: p.Expect = id
-		return p, fmt.Errorf("identity %q of %s cannot be checked by this version: %w", id, d.decision.By(), unix.EACCES)
 	}
 	if d.decision.Framing != policy.FramingPoemq {
 		return p, fmt.Errorf("framing %q of %s is not spoken by this version: %w", d.decision.Framing, d.decision.By(), unix.EPROTONOSUPPORT)

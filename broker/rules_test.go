@@ -18,13 +18,15 @@ import (
 // error, and no connection without it.
 func TestPeerFailsClosed(t *testing.T) {
 	for want, d := range map[unix.Errno]policy.Decision{
-		0:                    {Mode: policy.Require, Identity: policy.Pin},
-		unix.EACCES:          {Mode: policy.Require, Identity: "db.example.com"},
+		0:                    {Mode: policy.Require, Identity: "db.example.com", ZeroRTT: true},
 		unix.EPROTONOSUPPORT: {Mode: policy.Require, Framing: policy.FramingRaw, ALPN: "h3"},
 	} {
-		_, err := (&dialState{sock: &Socket{b: &Broker{}}, decision: d}).peer()
+		p, err := (&dialState{sock: &Socket{b: &Broker{}}, decision: d}).peer()
 		if got := asErrno(err, unix.EIO); got != want {
 			t.Errorf("%+v: %v, want %v", d, err, want)
+		}
+		if err == nil && (p.Expect != d.Identity || p.ZeroRTT != d.ZeroRTT) {
+			t.Errorf("%+v is told as %+v", d, p)
 		}
 	}
 }

@@ -19,7 +19,9 @@ type Session struct {
 	name  string      // of its program or container
 	asked policy.Mode // what it wants where no rule says otherwise
 	match [][3]int
-	uid   uint32 // of who handed it over
+	// seesSetns is that the filter traps what changes the network namespace.
+	seesSetns bool
+	uid       uint32 // of who handed it over
 
 	listener *notify.Listener
 
@@ -55,7 +57,7 @@ func (b *Broker) NewSession(h *handover.Handover, uid uint32) (*Session, error) 
 		return nil, err
 	}
 	s := &Session{
-		ID: b.nextSession.Add(1), b: b, name: h.Meta.Cmd, asked: asked, match: h.Meta.Match, uid: uid, listener: l,
+		ID: b.nextSession.Add(1), b: b, name: h.Meta.Cmd, asked: asked, match: h.Meta.Match, seesSetns: h.Meta.NetNS, uid: uid, listener: l,
 		stale: make(map[int]*waiter),
 	}
 	if len(s.match) == 0 {
@@ -123,6 +125,8 @@ func (s *Session) handle(n *notify.Notification) {
 		s.onSocket(r, s.shutdown)
 	case notify.Ioctl:
 		s.onSocket(r, s.ioctl)
+	case notify.ChangeNetNS:
+		s.changeNetNS(r)
 	default:
 		s.carryOn(r)
 	}

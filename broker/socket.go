@@ -68,7 +68,7 @@ func (s *Session) socket(r Request) {
 		s.fail(r, unix.EINVAL) // flags that socket(2) does not know
 		return
 	}
-	fd, cookie, err := addfd.New(nonblock)
+	fd, cookie, err := s.b.stock.Take(nonblock)
 	if err != nil {
 		s.log.Error("a socket cannot be made", "error", err)
 		s.fail(r, unix.ENFILE)
@@ -135,7 +135,7 @@ func (s *Socket) netNS(r Request) (*netns.NS, error) {
 	if ns != nil {
 		return ns, nil
 	}
-	ns, err := s.b.namespaces.of(r)
+	ns, err := s.sess.netNS(r)
 	if err != nil {
 		return nil, err
 	}

@@ -13,7 +13,7 @@ const yieldPatience = time.Second
 // bindForeign answers bind(2) of a socket that is not ours. A UDP port is the
 // program's before it is QUIC's: a DNS server wants both ports of one number.
 func (s *Session) bindForeign(r Request) {
-	points := s.b.inTheWay(r)
+	points := s.inTheWay(r)
 	if len(points) == 0 {
 		s.carryOn(r)
 		return
@@ -27,7 +27,8 @@ func (s *Session) bindForeign(r Request) {
 }
 
 // inTheWay finds where QUIC is served on the UDP port that r binds.
-func (b *Broker) inTheWay(r Request) (points []*listenPoint) {
+func (s *Session) inTheWay(r Request) (points []*listenPoint) {
+	b := s.b
 	b.points.mu.Lock()
 	none := len(b.points.m) == 0
 	b.points.mu.Unlock()
@@ -52,7 +53,7 @@ func (b *Broker) inTheWay(r Request) (points []*listenPoint) {
 	if errno != 0 || local.Port() == 0 || !r.Valid() {
 		return nil
 	}
-	ns, err := b.namespaces.of(r)
+	ns, err := s.netNS(r)
 	if err != nil {
 		return nil
 	}

@@ -50,6 +50,13 @@ type Rule struct {
 // wholeCalls are trapped on every fd: whose socket it is, only the broker knows.
 var wholeCalls = []string{"connect", "bind", "listen", "accept", "accept4", "getsockname", "getpeername", "shutdown"}
 
+// namespaceCalls move the caller to another network namespace: so the broker
+// need not ask at every socket(2) where the caller is.
+var namespaceCalls = []Rule{
+	{"setns", Notify, nil},
+	{"unshare", Notify, []Cond{{Arg: 0, Mask: unix.CLONE_NEWNET, Value: unix.CLONE_NEWNET}}},
+}
+
 // ioctls that an AF_UNIX socket does not know (ENOTTY), addresses of interfaces
 // (netdevice(7)) and what TCP has not yet sent; and one that counts memory there
 // and not octets. Those that programs call often (FIONREAD, FIONBIO) are not
@@ -108,6 +115,7 @@ func (s FilterSpec) Rules() []Rule {
 	for _, cmd := range ioctls {
 		rs = append(rs, Rule{"ioctl", Notify, []Cond{equals(1, cmd)}})
 	}
+	rs = append(rs, namespaceCalls...)
 	rs = append(rs, optionRules("getsockopt", getOptions)...)
 	rs = append(rs, optionRules("setsockopt", setOptions)...)
 	return append(rs, ioUring)
@@ -136,7 +144,7 @@ func (s FilterSpec) ForeignRules() []Rule {
 	for _, cmd := range ioctls {
 		rs = append(rs, Rule{"ioctl", Notify, []Cond{equals(1, cmd)}})
 	}
-	return append(rs, ioUring)
+	return append(append(rs, namespaceCalls...), ioUring)
 }
 
 // ioUring refuses io_uring, whose OP_SOCKET, OP_CONNECT and OP_ACCEPT seccomp

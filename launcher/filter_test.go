@@ -120,6 +120,9 @@ func TestFilterAnswers(t *testing.T) {
 		{"setsockopt level -1", x86, unix.SYS_SETSOCKOPT, args{3, 1<<64 - 1, 1}, retNotify},
 		{"setsockopt dirty level", x86, unix.SYS_SETSOCKOPT, args{3, high | 1, 9}, retNotify},
 		{"shutdown", x86, unix.SYS_SHUTDOWN, args{3, 1}, retNotify},
+		{"unshare of the network namespace", x86, unix.SYS_UNSHARE, args{unix.CLONE_NEWNET | unix.CLONE_NEWNS}, retNotify},
+		{"unshare of others", x86, unix.SYS_UNSHARE, args{unix.CLONE_NEWUSER | unix.CLONE_NEWNS}, retAllow},
+		{"setns", x86, unix.SYS_SETNS, args{3, 0}, retNotify},
 		{"ioctl SIOCGIFADDR", x86, unix.SYS_IOCTL, args{3, 0x8915}, retNotify},
 		{"ioctl dirty", x86, unix.SYS_IOCTL, args{3, high | 0x8915}, retNotify},
 		{"ioctl SIOCOUTQ", x86, unix.SYS_IOCTL, args{3, 0x5411}, retNotify},
@@ -168,7 +171,7 @@ func TestFilterIsExact(t *testing.T) {
 		unix.SYS_CONNECT: true, unix.SYS_BIND: true, unix.SYS_LISTEN: true, unix.SYS_ACCEPT: true,
 		unix.SYS_ACCEPT4: true, unix.SYS_GETSOCKNAME: true, unix.SYS_GETPEERNAME: true,
 		// The options' calls are, at any level but SOL_SOCKET.
-		unix.SYS_SHUTDOWN: true, unix.SYS_GETSOCKOPT: true, unix.SYS_SETSOCKOPT: true,
+		unix.SYS_SHUTDOWN: true, unix.SYS_GETSOCKOPT: true, unix.SYS_SETSOCKOPT: true, unix.SYS_SETNS: true,
 	}
 	for nr := uint32(0); nr < 600; nr++ {
 		want := uint32(retAllow)

@@ -79,13 +79,14 @@ type metadata struct {
 	Poemq int         `json:"poemq"` // version of this format
 	Quic  string      `json:"quic,omitempty"`
 	Match [][3]uint32 `json:"match"`
+	NetNS bool        `json:"netns"` // the filter traps what changes the network namespace
 	Cmd   string      `json:"cmd"`
 }
 
 // state makes the message of an OCI seccomp agent (runtime-spec,
 // config-linux.md, "The Container Process State").
 func state(pid int, quic string, matches []Match, cmd string) ([]byte, error) {
-	md := metadata{Poemq: 1, Quic: quic, Match: [][3]uint32{}, Cmd: cmd}
+	md := metadata{Poemq: 1, Quic: quic, Match: [][3]uint32{}, NetNS: true, Cmd: cmd}
 	for _, m := range unique(matches) {
 		md.Match = append(md.Match, [3]uint32{m.Domain, m.Type, m.Proto})
 	}

@@ -24,12 +24,13 @@ const (
 	Accept4
 	Shutdown
 	Ioctl
-	socketCall // i386 socketcall(2): what it means stands in memory
+	ChangeNetNS // setns(2), and unshare(2) of the network namespace
+	socketCall  // i386 socketcall(2): what it means stands in memory
 )
 
 var callNames = [...]string{
 	"unknown", "socket", "bind", "connect", "listen", "accept", "getsockname",
-	"getpeername", "setsockopt", "getsockopt", "accept4", "shutdown", "ioctl", "socketcall",
+	"getpeername", "setsockopt", "getsockopt", "accept4", "shutdown", "ioctl", "setns or unshare", "socketcall",
 }
 
 func (c Call) String() string {
@@ -50,14 +51,17 @@ var callTables = map[uint32]map[int32]Call{
 	ArchX86_64: {
 		41: Socket, 42: Connect, 43: Accept, 49: Bind, 50: Listen, 51: GetSockName,
 		52: GetPeerName, 54: SetSockOpt, 55: GetSockOpt, 288: Accept4, 48: Shutdown, 16: Ioctl,
+		272: ChangeNetNS, 308: ChangeNetNS,
 	},
 	ArchI386: {
 		102: socketCall, 359: Socket, 361: Bind, 362: Connect, 363: Listen, 364: Accept4,
 		365: GetSockOpt, 366: SetSockOpt, 367: GetSockName, 368: GetPeerName, 373: Shutdown, 54: Ioctl,
+		310: ChangeNetNS, 346: ChangeNetNS,
 	},
 	ArchARM64: {
 		198: Socket, 200: Bind, 201: Listen, 202: Accept, 203: Connect, 204: GetSockName,
 		205: GetPeerName, 208: SetSockOpt, 209: GetSockOpt, 242: Accept4, 210: Shutdown, 29: Ioctl,
+		97: ChangeNetNS, 268: ChangeNetNS,
 	},
 }
 
@@ -77,11 +81,7 @@ var socketCalls = map[uint64]struct {
 // EFAULT: the argument block cannot be read.
 func (n *Notification) Unpack() error {
 	return n.unpack(func(addr uint64, b []byte) error {
-		t, err := n.Target()
-		if err != nil {
-			return err
-		}
-		if err := t.Read(addr, b); err != nil {
+		if err := n.Read(addr, b); err != nil {
 			return err
 		}
 		if !n.Valid() {

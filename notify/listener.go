@@ -24,10 +24,8 @@ type Listener struct {
 	posted []func()
 	ended  bool
 
-	targets Targets // of the serving thread
-	// current is the task that was found alive while this call, or this post,
-	// is handled.
-	current *Target
+	targets Targets      // of the serving thread
+	raw     seccompNotif // the last notification, of the serving thread
 }
 
 // NewListener takes ownership of a seccomp listener fd. It fails when fd is
@@ -108,7 +106,6 @@ func (l *Listener) Serve(handle func(*Notification)) error {
 		if len(l.targets.order) > 0 {
 			wait = int(idleTargets.Milliseconds())
 		}
-		l.current = nil
 		n, err := unix.Poll(fds, wait)
 		if err != nil && err != unix.EINTR {
 			return fmt.Errorf("poll listener: %w", err)
@@ -134,7 +131,6 @@ func (l *Listener) Serve(handle func(*Notification)) error {
 			return err
 		}
 		if call != nil {
-			l.current = nil
 			handle(call)
 		}
 	}
@@ -168,7 +164,6 @@ func (l *Listener) runPosted() bool {
 			goOn = false
 			continue
 		}
-		l.current = nil
 		f()
 	}
 	return goOn
@@ -177,29 +172,15 @@ func (l *Listener) runPosted() bool {
 // receive takes one notification. ENOENT (the task was killed meanwhile) and
 // EINTR mean: go on.
 func (l *Listener) receive() (*Notification, error) {
-	var raw seccompNotif // the kernel wants it zeroed
-	_, e := ioctl(l.fd, ioctlRecv, unsafe.Pointer(&raw))
+	l.raw = seccompNotif{} // the kernel wants it zeroed
+	_, e := ioctl(l.fd, ioctlRecv, unsafe.Pointer(&l.raw))
 	switch e {
 	case 0:
-		return newNotification(l, &raw), nil
+		return newNotification(l, &l.raw), nil
 	case unix.ENOENT, unix.EINTR:
 		return nil, nil
 	}
 	return nil, fmt.Errorf("receive notification: %w", e)
-}
-
-// target finds a task, and looks once a call whether it is still alive: what is
-// read from one that has ended meanwhile, Notification.Valid tells from the
-// caller's.
-func (l *Listener) target(tid int) (*Target, error) {
-	if l.current != nil && l.current.TID == tid {
-		return l.current, nil
-	}
-	t, err := l.targets.get(tid)
-	if err == nil {
-		l.current = t
-	}
-	return t, err
 }
 
 func (l *Listener) end() {

@@ -126,4 +126,32 @@ func (n *Notification) Post(f func()) bool { return n.l.Post(f) }
 
 // Target is the task that made the call. It is owned by the listener and good
 // until the handler returns; use it anew in a late answer.
-func (n *Notification) Target() (*Target, error) { return n.l.target(n.TID) }
+func (n *Notification) Target() (*Target, error) { return n.l.targets.get(n.TID) }
+
+// File gives a copy of the caller's descriptor, see Target.Fd. It does not look
+// first whether the pidfd it has is still that of the caller: if it is not, the
+// kernel says ESRCH.
+func (n *Notification) File(fd int) (int, error) {
+	if t := n.l.targets.byTID[n.TID]; t != nil {
+		got, err := t.Fd(fd)
+		if err != unix.ESRCH {
+			return got, err
+		}
+	}
+	t, err := n.Target()
+	if err != nil {
+		return -1, err
+	}
+	return t.Fd(fd)
+}
+
+// Read copies from the caller's memory, see Target.Read. What was read is the
+// caller's if the notification is Valid afterwards.
+func (n *Notification) Read(addr uint64, b []byte) error {
+	return (&Target{TID: n.TID}).Read(addr, b)
+}
+
+// Write copies to the caller's memory, see Target.Write.
+func (n *Notification) Write(pieces ...Piece) error {
+	return (&Target{TID: n.TID}).Write(pieces...)
+}

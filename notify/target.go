@@ -18,6 +18,9 @@ const pidfdThread = unix.O_EXCL // PIDFD_THREAD, Linux 6.9
 type Target struct {
 	TID   int
 	pidfd int
+	// Note is the listener's user's: what it knows of the task. It is gone when
+	// the task is, or has been quiet.
+	Note any
 }
 
 // OpenTarget finds a task by its thread id; Close it.
@@ -39,12 +42,10 @@ func OpenTarget(tid int) (*Target, error) {
 	return &Target{TID: tid, pidfd: fd}, nil
 }
 
-// ended: a pidfd is readable from its task's end on, reaped or not
-// (pidfd_open(2)).
+// ended reports that the task is gone and its number may be another's. Asking
+// with signal 0 is the cheapest way; EPERM says that it is there, too.
 func (t *Target) ended() bool {
-	p := []unix.PollFd{{Fd: int32(t.pidfd), Events: unix.POLLIN}}
-	n, err := unix.Poll(p, 0)
-	return err == nil && n > 0
+	return unix.PidfdSendSignal(t.pidfd, 0, nil, 0) == unix.ESRCH
 }
 
 // Close gives the task's pidfd back.

@@ -98,13 +98,13 @@ type Allow struct {
 	Ports []PortRange
 }
 
-// AllowList says who may connect where: what one of its entries allows. An
-// empty list allows all.
+// AllowList says who may connect to ports. One that no entry names is open to
+// every peer.
 type AllowList []Allow
 
 // Authorize is for Config.Authorize.
 func (l AllowList) Authorize(id PeerIdentity, local netip.AddrPort) error {
-	if len(l) == 0 {
+	if !l.Names(local.Port()) {
 		return nil
 	}
 	for _, a := range l {
@@ -113,6 +113,11 @@ func (l AllowList) Authorize(id PeerIdentity, local netip.AddrPort) error {
 		}
 	}
 	return fmt.Errorf("no entry of the allow list lets %v connect to port %d", id, local.Port())
+}
+
+// Names reports that port is one that not everybody may connect to.
+func (l AllowList) Names(port uint16) bool {
+	return slices.ContainsFunc(l, func(a Allow) bool { return a.covers(port) })
 }
 
 // Validate tells which entry can never mean what it says.

@@ -49,9 +49,9 @@ func TestAllowList(t *testing.T) {
 func TestAllowListPorts(t *testing.T) {
 	l := AllowList{
 		{Peers: []string{"*"}, Ports: []PortRange{{80, 80}, {8000, 8099}}},
-		{Peers: []string{"admin.example"}},
+		{Peers: []string{"admin.example"}, Ports: []PortRange{{79, 81}, {7999, 8100}}},
 	}
-	for port, want := range map[uint16]bool{80: true, 8000: true, 8099: true, 79: false, 81: false, 7999: false, 8100: false} {
+	for port, want := range map[uint16]bool{80: true, 8000: true, 8099: true, 79: false, 81: false, 7999: false, 8100: false, 443: true} {
 		local := netip.AddrPortFrom(netip.IPv4Unspecified(), port)
 		if got := l.Authorize(PeerIdentity{Names: []string{"x.example"}}, local) == nil; got != want {
 			t.Errorf("port %d: %v", port, got)
@@ -157,7 +157,7 @@ func TestAuthorize(t *testing.T) {
 	pc := member(t, root)
 	var log logBuffer
 	var allow atomic.Pointer[AllowList]
-	allow.Store(&AllowList{{Peers: []string{"spiffe://td.example/ns/*"}, Ports: []PortRange{{1, 1}}}})
+	allow.Store(&AllowList{{Peers: []string{"spiffe://td.example/ns/*"}, Ports: []PortRange{{1, 1}}}, {Peers: []string{"other.example"}}})
 	asked := make(chan PeerIdentity, 10)
 	server := fleetHost(t, member(t, root), func(c *Config) {
 		log.use(c)

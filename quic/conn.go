@@ -31,6 +31,10 @@ type conn struct {
 	onDrain func()
 	// heard is when the last packet came; a client's only.
 	heard func() time.Time
+	// early is there as long as the connection is, if it was used before its
+	// handshake was over; a client's only.
+	early *early
+	since time.Time
 
 	mu       sync.Mutex // guards what follows
 	live     int        // streams not over
@@ -68,7 +72,7 @@ const lingerTime = 60 * time.Second
 func newConn(h *Host, qc *quicgo.Conn) *conn {
 	return &conn{
 		h: h, qc: qc, local: udpAddrPort(qc.LocalAddr()), remote: udpAddrPort(qc.RemoteAddr()),
-		onIdle: func() {}, onDrain: func() {},
+		onIdle: func() {}, onDrain: func() {}, since: time.Now(),
 	}
 }
 
@@ -194,6 +198,10 @@ func (c *conn) tick() {
 // refusal counts: unreachable hosts and networks may come back, and then
 // nothing is lost.
 func (c *conn) networkError(e socketError) {
+	if e.icmp && c.handshaking() { // no peer has been seen: as for any handshake
+		c.close(connLost, "handshake: "+e.errno.Error())
+		return
+	}
 	if !e.icmp || e.errno != unix.ECONNREFUSED {
 		return
 	}

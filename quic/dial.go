@@ -31,9 +31,18 @@ type Peer struct {
 	// "" with a PKI: the certificate has to have Remote's IP address; without
 	// one it is "pin".
 	Expect string
+	// ZeroRTT sends what the program writes first without waiting for the
+	// peer (0-RTT data), when a session with it is kept. Whoever has seen the
+	// packets can then *replay* them: it is for programs whose first bytes may
+	// be replayed. A server gives them to a program before it is proved that
+	// they are no replay only where ListenOptions.ZeroRTT says so. Dial then
+	// returns before it is known whether the peer is there: a dead one is
+	// ErrLost on reading.
+	ZeroRTT bool
 }
 
-// poolKey is Peer in comparable form.
+// poolKey is Peer in comparable form. What is added here belongs into
+// sessions.sessionKey, too.
 type poolKey struct {
 	ns     uint64
 	uid    uint32
@@ -132,6 +141,19 @@ func (h *Host) dialOnce(ctx context.Context, p Peer, clientPort uint16, onAnswer
 // open opens a stream and waits for the peer's status, if need be.
 func (l *link) open(ctx context.Context, p Peer, clientPort uint16) (*Stream, error) {
 	c := l.c.Load()
+	if c.handshaking() {
+		if p.ZeroRTT {
+			st, err := c.openEarly(p, clientPort)
+			if err == nil {
+				return st, nil
+			} else if err != errNotEarly {
+				return nil, dialError("open", p, err)
+			}
+		}
+		if err := c.awaitHandshake(ctx); err != nil {
+			return nil, dialError("handshake", p, err)
+		}
+	}
 	if err := c.retain(); err != nil {
 		return nil, dialError("open", p, err)
 	}
@@ -173,7 +195,7 @@ func (l *link) open(ctx context.Context, p Peer, clientPort uint16) (*Stream, er
 // readStatus reads the peer's answer.
 func (st *Stream) readStatus() error {
 	var b [1]byte
-	if _, err := io.ReadFull(st.s, b[:]); err != nil {
+	if _, err := io.ReadFull((*received)(st), b[:]); err != nil {
 		return answerError(err)
 	}
 	s := status(b[0])

@@ -61,6 +61,15 @@ type Config struct {
 	// default 256 MiB. When programs leave that much unread, all streams of
 	// the connection wait: it must be many times StreamWindow.
 	ConnWindow uint64
+	// NoResumption neither gives nor keeps TLS sessions; there is no 0-RTT then.
+	NoResumption bool
+	// QlogDir gets a file for each connection in the qlog format; "": none.
+	// See Host.SetQlog.
+	QlogDir string
+	// QlogMaxFiles is how many such files are kept; default 256.
+	QlogMaxFiles int
+	// QlogMaxBytes is where a file stops; default 16 MiB.
+	QlogMaxBytes int64
 }
 
 const (
@@ -92,6 +101,9 @@ type Host struct {
 	ports  map[portKey][]*port
 
 	sharing sync.Mutex // orders the making of shared ports
+
+	sessions *sessions
+	qlog     *qlogs
 
 	bufferOnce sync.Once
 }
@@ -133,7 +145,12 @@ func NewHost(cfg Config) (*Host, error) {
 		}
 		cfg.Identity = id
 	}
+	kept, err := newSessions(cfg.Identity, cfg.Log)
+	if err != nil {
+		return nil, err
+	}
 	h := &Host{
+		sessions: kept, qlog: newQlogs(cfg),
 		cfg: cfg, id: cfg.Identity, log: cfg.Log,
 		pool: map[poolKey][]*link{}, links: map[*link]struct{}{}, ports: map[portKey][]*port{},
 	}
@@ -198,6 +215,8 @@ func (h *Host) Close() error {
 		l.kill()
 	}
 	h.wg.Wait()
+	h.sessions.close()
+	h.qlog.close()
 	return nil
 }
 
@@ -223,6 +242,8 @@ func (h *Host) quicConfig(client bool) *quicgo.Config {
 		MaxIncomingStreams:               maxStreams,
 		MaxIncomingUniStreams:            4, // one is used: the control stream
 		EnableStreamResetPartialDelivery: true,
+		Allow0RTT:                        true, // a server's; replay.go
+		Tracer:                           h.trace,
 	}
 	if client {
 		c.MaxIncomingStreams = -1 // servers open no streams to clients
@@ -232,11 +253,10 @@ func (h *Host) quicConfig(client bool) *quicgo.Config {
 
 func (h *Host) serverTLS() *tls.Config {
 	c := &tls.Config{
-		MinVersion:             tls.VersionTLS13,
-		NextProtos:             []string{ALPN},
-		Certificates:           []tls.Certificate{h.id.cert},
-		SessionTicketsDisabled: true,
-		KeyLogWriter:           h.cfg.KeyLog,
+		MinVersion:   tls.VersionTLS13,
+		NextProtos:   []string{ALPN},
+		Certificates: []tls.Certificate{h.id.cert},
+		KeyLogWriter: h.cfg.KeyLog,
 	}
 	if h.cfg.PKI != nil {
 		h.requireClients(c)
@@ -250,11 +270,10 @@ func (h *Host) serverTLS() *tls.Config {
 // after this check, so a first key is pinned later, see Host.confirmPin.
 func (h *Host) clientTLS(p Peer) *tls.Config {
 	c := &tls.Config{
-		MinVersion:             tls.VersionTLS13,
-		NextProtos:             []string{ALPN},
-		InsecureSkipVerify:     true,
-		SessionTicketsDisabled: true,
-		KeyLogWriter:           h.cfg.KeyLog,
+		MinVersion:         tls.VersionTLS13,
+		NextProtos:         []string{ALPN},
+		InsecureSkipVerify: true,
+		KeyLogWriter:       h.cfg.KeyLog,
 		VerifyConnection: func(cs tls.ConnectionState) error {
 			if cs.NegotiatedProtocol != ALPN {
 				return ErrNotPoemq

@@ -24,6 +24,8 @@ type link struct {
 	ready chan struct{} // closed when the handshake is over
 	err   error         // of the handshake; after ready
 	gone  chan struct{} // closed when the socket is closed
+	kept  *resumption   // from connect on
+	early *early        // nil unless the peer takes 0-RTT data
 	abort context.CancelCauseFunc
 
 	shown bool // the peer asked for our certificate; set by the handshake
@@ -59,7 +61,11 @@ func (l *link) handshake(ctx context.Context) {
 	}
 	// The peer's QUIC on a port of its own stands for its listening socket,
 	// unless the peer has yet to look at our certificate.
-	c.answers(0, !l.shown)
+	if c.early != nil {
+		l.h.wg.Go(func() { l.settle(c) })
+	} else {
+		c.answers(0, !l.judged(c))
+	}
 	c.heard = l.sock.heard
 	c.onDrain = l.leavePool
 	c.onIdle = l.startIdle
@@ -82,24 +88,53 @@ func (l *link) handshake(ctx context.Context) {
 }
 
 func (l *link) connect(ctx context.Context, tr *quicgo.Transport) (*conn, error) {
-	conf := l.h.clientTLS(l.peer)
-	show := conf.GetClientCertificate
-	conf.GetClientCertificate = func(r *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	tlsConf, conf := l.h.clientTLS(l.peer), l.h.quicConfig(true)
+	show := tlsConf.GetClientCertificate
+	tlsConf.GetClientCertificate = func(r *tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		l.shown = true
 		if show == nil {
 			return new(tls.Certificate), nil // none
 		}
 		return show(r)
 	}
-	qc, err := tr.Dial(ctx, net.UDPAddrFromAddrPort(l.peer.Remote), conf, l.h.quicConfig(true))
+	l.kept = l.h.resume(l.key, tlsConf, conf)
+	dial := tr.Dial
+	if l.peer.ZeroRTT {
+		dial = tr.DialEarly
+	}
+	qc, err := dial(withPeer(ctx, l.peer.Remote), net.UDPAddrFromAddrPort(l.peer.Remote), tlsConf, conf)
 	if err != nil {
 		return nil, err
 	}
-	if err := l.h.confirmPin(l.peer, qc.ConnectionState().TLS); err != nil {
-		qc.CloseWithError(connProto, "identity")
+	c := newConn(l.h, qc)
+	if !handshakeOver(qc) {
+		c.early = l.early // settle confirms the peer
+		return c, nil
+	}
+	if err := l.confirm(qc); err != nil {
 		return nil, err
 	}
-	return newConn(l.h, qc), nil
+	if l.peer.ZeroRTT { // it may have been rejected meanwhile
+		qc.NextConnection(ctx)
+	}
+	return c, nil
+}
+
+// judged reports that the peer may still refuse our certificate, of which the
+// client's handshake does not tell. One that resumes a session has seen it then.
+func (l *link) judged(c *conn) bool {
+	return l.shown || l.h.cfg.PKI != nil && c.qc.ConnectionState().TLS.DidResume
+}
+
+// confirm says who the peer is, once the handshake has proved it.
+func (l *link) confirm(qc *quicgo.Conn) error {
+	cs := qc.ConnectionState().TLS
+	if err := l.h.confirmPin(l.peer, cs); err != nil {
+		qc.CloseWithError(connProto, "identity")
+		return err
+	}
+	l.kept.confirmed(cs.PeerCertificates)
+	return nil
 }
 
 // end closes what is under the connection, which is dead by now.
@@ -153,6 +188,9 @@ func (l *link) kill() {
 
 // firstPacket is called by the reading goroutine.
 func (l *link) firstPacket() {
+	if l.early != nil {
+		l.early.close()
+	}
 	l.mu.Lock()
 	fs := l.waiting
 	l.answered, l.waiting = true, nil

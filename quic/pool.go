@@ -104,6 +104,9 @@ func (h *Host) begin(key poolKey, p Peer) (*link, error) {
 		return nil, err
 	}
 	l := &link{h: h, key: key, peer: p, sock: sock, ready: make(chan struct{}), gone: make(chan struct{})}
+	if p.ZeroRTT {
+		l.early = newEarly()
+	}
 	sock.onPacket = l.firstPacket
 	ctx, abort := context.WithCancelCause(h.ctx)
 	l.abort = abort

@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/poemq/poemq/broker/config"
 	"golang.org/x/sys/unix"
 )
 
@@ -43,7 +44,7 @@ func runChain(o *options, fd int, argv []string) error {
 }
 
 func chain(o *options, status *os.File, argv []string, report func(statusLine)) error {
-	c, err := load(o.sources(ordinaryUser()))
+	c, err := config.Load(o.sources(ordinaryUser()))
 	if err != nil {
 		return err
 	}

@@ -27,12 +27,14 @@ func checkConfigCommand(o *options) *cobra.Command {
 }
 
 func checkConfig(s config.Sources, out, warnings io.Writer) error {
-	c, err := load(s)
+	c, err := config.Load(s)
 	if err != nil {
 		return err
 	}
-	unused, _ := c.Unused()
-	for _, one := range unused {
+	if _, _, err := fleet(c); err != nil {
+		return err
+	}
+	for _, one := range c.Unused() {
 		fmt.Fprintln(warnings, one, "has no effect in this version")
 	}
 	files := strings.Join(c.Files(), ", ")
@@ -43,7 +45,6 @@ func checkConfig(s config.Sources, out, warnings io.Writer) error {
 	return err
 }
 
-// printConfig also prints what this version would refuse to run with.
 func (o *options) printConfig(w io.Writer) error {
 	c, err := config.Load(o.sources(ordinaryUser()))
 	if err != nil {
@@ -67,7 +68,10 @@ func (r *running) reloadOn(ctx context.Context, hup <-chan os.Signal, o *options
 // reload takes over what can change in a running broker. A fault leaves
 // everything as it was.
 func (r *running) reload(s config.Sources, level *slog.LevelVar, log *slog.Logger) {
-	c, err := load(s)
+	c, err := config.Load(s)
+	if err == nil && r.pki != nil {
+		err = r.pki.Reload()
+	}
 	if err != nil {
 		log.Error("the configuration has faults; the one in force stays", "error", err)
 		return

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -56,18 +57,6 @@ func (o *options) sources(ofUser bool) config.Sources {
 // ordinaryUser reports that this is nobody's system broker.
 func ordinaryUser() bool { return os.Geteuid() != 0 }
 
-// load reads the configuration, and refuses one that cannot be held to.
-func load(s config.Sources) (*config.Config, error) {
-	c, err := config.Load(s)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := c.Unused(); err != nil {
-		return nil, err
-	}
-	return c, nil
-}
-
 // logger writes to stderr, where systemd and container engines look. unset is
 // the level when nobody has set one.
 func logger(c *config.Config, unset slog.Level, w io.Writer) (*slog.Logger, *slog.LevelVar) {
@@ -115,22 +104,30 @@ type running struct {
 	broker *broker.Broker
 	host   *quic.Host
 	keys   io.Closer
-	config *config.Config // that it was started with
+	pki    *quic.PKI          // nil: peers are pinned
+	unlook context.CancelFunc // ends looking for changes of the PKI's files
+	config *config.Config     // that it was started with
 }
 
 func start(c *config.Config, log *slog.Logger) (*running, error) {
-	if unused, _ := c.Unused(); len(unused) > 0 {
+	if unused := c.Unused(); len(unused) > 0 {
 		log.Warn("settings have no effect in this version", "settings", unused)
 	}
 	id, err := identity(c, log)
 	if err != nil {
 		return nil, err
 	}
-	r := &running{config: c}
+	r := &running{config: c, unlook: func() {}}
+	pki, allow, err := fleet(c)
+	if err != nil {
+		return nil, err
+	}
+	r.pki = pki
 	q := quic.Config{
-		Identity: id, Log: log,
+		Identity: id, Log: log, PKI: pki, Authorize: allow.Authorize,
 		MaxIdle: c.Wire.MaxIdle, KeepAlive: c.Wire.KeepAlive, HandshakeTimeout: c.Wire.HandshakeTimeout,
 		UDPPort: uint16(c.Wire.UDPPort), PoolIdle: c.Pool.Idle, MaxConnections: c.Pool.MaxConnections, NoFastOpen: !c.Pool.FastOpen,
+		NoResumption: !c.Wire.Resumption, QlogDir: c.Qlog.Dir, QlogMaxFiles: c.Qlog.MaxFiles, QlogMaxBytes: c.Qlog.MaxBytes,
 	}
 	if path := os.Getenv("SSLKEYLOGFILE"); path != "" {
 		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
@@ -145,12 +142,41 @@ func start(c *config.Config, log *slog.Logger) (*running, error) {
 	}
 	r.broker, err = broker.New(broker.Config{
 		Host: r.host, Log: log, RuntimeDirs: runtimeDirs(c), Policy: rules(c), Fallback: broker.Fallback(c.Fallback),
-		UDPPort: uint16(c.Wire.UDPPort),
+		UDPPort: uint16(c.Wire.UDPPort), Guarded: allow.Names,
 	})
 	if err != nil {
 		return nil, errors.Join(err, r.host.Close())
 	}
+	if pki != nil {
+		var ctx context.Context
+		ctx, r.unlook = context.WithCancel(context.Background())
+		go pki.Watch(ctx, log)
+	}
 	return r, nil
+}
+
+// fleet is what the configuration says of certificates, and whom they let in.
+// Without certificates pki is nil.
+func fleet(c *config.Config) (pki *quic.PKI, allow quic.AllowList, err error) {
+	for _, a := range c.Allows {
+		one := quic.Allow{Peers: a.Peers}
+		for _, p := range a.Ports {
+			one.Ports = append(one.Ports, quic.PortRange(p))
+		}
+		allow = append(allow, one)
+	}
+	if err := allow.Validate(); err != nil {
+		return nil, nil, err
+	}
+	t := c.TLS
+	if t.Cert == "" && t.Key == "" && t.CA == "" && len(t.CRL) == 0 {
+		if len(allow) > 0 {
+			return nil, nil, fmt.Errorf("%s: [[allow]] needs [tls] cert, key and ca: a peer without a certificate has no name", c.Allows[0].Where)
+		}
+		return nil, nil, nil
+	}
+	pki, err = quic.LoadPKI(quic.PKIFiles{Cert: t.Cert, Key: t.Key, CA: t.CA, CRL: t.CRL})
+	return pki, allow, err
 }
 
 func rules(c *config.Config) *policy.Policy { return policy.New(c.Policy.Default, c.Rules) }
@@ -163,6 +189,7 @@ func runtimeDirs(c *config.Config) []string {
 }
 
 func (r *running) close() error {
+	r.unlook()
 	err := errors.Join(r.broker.Close(), r.host.Close())
 	if r.keys != nil {
 		err = errors.Join(err, r.keys.Close())

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/poemq/poemq/broker/config"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 )
@@ -34,7 +35,7 @@ func privateCommand(o *options) *cobra.Command {
 
 // private serves the one session that comes over fd.
 func private(o *options, fd int) error {
-	c, err := load(o.sources(ordinaryUser()))
+	c, err := config.Load(o.sources(ordinaryUser()))
 	if err != nil {
 		return err
 	}

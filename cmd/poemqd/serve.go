@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/poemq/poemq/broker"
+	"github.com/poemq/poemq/broker/config"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 )
@@ -34,7 +35,7 @@ func serveCommand(o *options) *cobra.Command {
 func serve(o *options, socket, control string) error {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, unix.SIGHUP)
-	c, err := load(o.sources(false))
+	c, err := config.Load(o.sources(false))
 	if err != nil {
 		return err
 	}

@@ -40,6 +40,9 @@ type Metadata struct {
 	// Match lists domain, type, protocol of the sockets that are substituted;
 	// empty means the default.
 	Match [][3]int `json:"match,omitempty"`
+	// NetNS tells that the filter traps setns(2) and unshare(2) of the network
+	// namespace.
+	NetNS bool `json:"netns,omitempty"`
 	// Cmd names the program in logs.
 	Cmd string `json:"cmd,omitempty"`
 }
