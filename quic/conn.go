@@ -47,7 +47,9 @@ type conn struct {
 	ctl      control
 	keep     *time.Timer     // runs while live > 0
 	seen     uint64          // packets received at the last tick of keep
-	silent   int             // ticks since then
+	sent     uint64          // packets sent by then
+	silent   int             // ticks in a row without a packet
+	asked    int             // that of them in which a keepalive was sent first
 	listens  map[uint16]bool // ports of the peer's that somebody listens on; 0: the one of its address
 	linger   *time.Timer     // runs while draining with live == 0
 	hint     hint
@@ -131,11 +133,12 @@ func (c *conn) count() {
 	c.total++
 	stop(c.linger)
 	if c.live == 1 {
-		c.seen = c.qc.ConnectionStats().PacketsReceived
+		q := c.qc.ConnectionStats()
+		c.seen, c.sent, c.silent, c.asked = q.PacketsReceived, q.PacketsSent, 0, 0
 		if c.keep == nil {
-			c.keep = time.AfterFunc(c.h.cfg.KeepAlive/2, c.tick)
+			c.keep = time.AfterFunc(c.tickEvery(), c.tick)
 		} else {
-			c.keep.Reset(c.h.cfg.KeepAlive / 2)
+			c.keep.Reset(c.tickEvery())
 		}
 	}
 }
@@ -164,26 +167,47 @@ func (c *conn) release() {
 	}
 }
 
-// tick runs twice in a KeepAlive and sends one when nothing came since the last
-// tick: after the answer to one, the next is due a whole KeepAlive later. It is a message
-// on the control stream and no PING frame: it must be long enough for a
-// stateless reset in answer (quic-go gives none to packets of 42 octets or
-// fewer), and quic-go's own keepalives would run without streams, too.
+const (
+	// ticksQuiet is how many ticks without a packet make a KeepAlive.
+	ticksQuiet = 11
+	// ticksDead is how many after an unanswered keepalive make a path that is
+	// taken for dead.
+	ticksDead = 6
+)
+
+// tickEvery lets the answer to a keepalive and ticksQuiet ticks after it take a
+// KeepAlive.
+func (c *conn) tickEvery() time.Duration { return c.h.cfg.KeepAlive / (ticksQuiet + 1) }
+
+// tick sends a keepalive when nothing has come for a KeepAlive, or since the
+// last tick though something was sent: the peer may have been restarted, and
+// then only a packet that is long enough brings a stateless reset (quic-go
+// sends none in answer to 42 octets or fewer, which is what a short write and
+// its probes make). So it is a message on the control stream and no PING frame;
+// and quic-go's own keepalives would run without streams, too.
 func (c *conn) tick() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.live == 0 || c.qc.Context().Err() != nil {
 		return
 	}
-	if n := c.qc.ConnectionStats().PacketsReceived; n != c.seen {
-		c.seen, c.silent = n, 0
+	q := c.qc.ConnectionStats()
+	if q.PacketsReceived != c.seen {
+		c.silent, c.asked = 0, 0
 	} else {
-		if c.silent++; c.silent > 1 && c.onSilent != nil {
+		c.silent++
+		if q.PacketsSent != c.sent || c.silent%ticksQuiet == 0 {
+			c.sendControl(msgKeepAlive, make([]byte, keepAliveSize))
+			if c.asked == 0 {
+				c.asked = c.silent
+			}
+		}
+		if c.asked > 0 && c.silent-c.asked >= ticksDead && c.onSilent != nil {
 			go c.onSilent()
 		}
-		c.sendControl(msgKeepAlive, make([]byte, keepAliveSize))
 	}
-	c.keep.Reset(c.h.cfg.KeepAlive / 2)
+	c.seen, c.sent = q.PacketsReceived, q.PacketsSent
+	c.keep.Reset(c.tickEvery())
 }
 
 // networkError takes a hint that the peer is gone (see hintCount). Only a

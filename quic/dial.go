@@ -53,6 +53,13 @@ type poolKey struct {
 
 func (p Peer) key() poolKey { return poolKey{p.NS.ID(), p.UID, p.Local, p.Remote, p.Expect} }
 
+// unmapped is p with IPv4 addresses in their own form.
+func (p Peer) unmapped() Peer {
+	p.Remote = netip.AddrPortFrom(p.Remote.Addr().Unmap(), p.Remote.Port())
+	p.Local = p.Local.Unmap()
+	return p
+}
+
 // tcp is the address that the program connects to.
 func (p Peer) tcp() netip.AddrPort {
 	if p.ServerPort == 0 {
@@ -75,8 +82,7 @@ func (p Peer) tcp() netip.AddrPort {
 // The end of ctx gives up this stream, not the handshake other dials wait for.
 // Every error is a *DialError.
 func (h *Host) Dial(ctx context.Context, p Peer, clientPort uint16, onAnswer func()) (*Stream, error) {
-	p.Remote = netip.AddrPortFrom(p.Remote.Addr().Unmap(), p.Remote.Port())
-	p.Local = p.Local.Unmap()
+	p = p.unmapped()
 	if !p.Remote.IsValid() {
 		return nil, dialError("socket", p, unix.EINVAL)
 	} else if p.Remote.Port() == 0 { // UDP has no such port; TCP is refused

@@ -30,10 +30,12 @@
 // network and of sending are no reason to give up: a path may come back within
 // MaxIdle, and nothing is lost then.
 //
-// While streams are open, silence is probed every KeepAlive with a message
-// long enough to be answered by a stateless reset, which a restarted peer with
-// the same identity sends. So a vanished or restarted process is known in
-// about KeepAlive plus one second; a vanished host or a cut cable after MaxIdle.
+// While streams are open, silence is probed every KeepAlive, and every twelfth of
+// it while something sent is unanswered, with a message long enough to be
+// answered by a stateless reset, which a restarted peer with the same identity
+// sends. So a restarted process is known in about a second to who sends, and
+// like one that vanished in about KeepAlive plus one second to who does not; a
+// vanished host or a cut cable after MaxIdle.
 //
 // # Moving
 //

@@ -47,6 +47,13 @@ func (h *Host) link(p Peer) (l *link, fresh bool, err error) {
 	return l, fresh, nil
 }
 
+// Connected reports that there is an open connection for p's streams.
+func (h *Host) Connected(p Peer) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.ContainsFunc(h.pool[p.unmapped().key()], func(l *link) bool { return l.c.Load() != nil })
+}
+
 // leastLoaded chooses among open connections, or those being opened if there
 // is none.
 func leastLoaded(links []*link) (best *link) {
