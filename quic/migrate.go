@@ -29,12 +29,14 @@ const (
 	// sideProbe is how long quic-go probes that by itself, at doubling
 	// distances, before it is begun again.
 	sideProbe = 5 * time.Second
-	// A dead path is tried every tryEvery; and with a pause of tryPause
-	// between once it has been dead for tryFast. A try sends at most a new
-	// connection's congestion window, 40 kB.
-	tryEvery = 2 * time.Second
-	tryFast  = 2 * time.Minute
-	tryPause = 3 * time.Second
+	// A dead path is tried every tryEvery, or two round trips where that is
+	// more; after tryFast and tryLong with pauses between. A try sends at most
+	// a new connection's congestion window, 40 kB.
+	tryEvery  = time.Second
+	tryFast   = 30 * time.Second
+	tryPause  = time.Second
+	tryLong   = 2 * time.Minute
+	longPause = 4 * time.Second
 	// againAfter is how long after a packet from the server its
 	// acknowledgement is waited for: its PATH_CHALLENGE comes first, and the
 	// answer to that waits for room in the congestion window, too. It doubles
@@ -135,19 +137,16 @@ func (l *link) try(ctx context.Context, acknowledged bool) bool {
 	case <-l.sock.news: // of before
 	default:
 	}
+	every := max(tryEvery, 2*l.rtt().smoothed)
 	for begun := time.Now(); ; {
-		over := time.NewTimer(tryEvery)
+		over := time.NewTimer(every)
 		heard, acked := l.tryOnce(ctx, over.C)
 		over.Stop()
 		if acked || heard && !acknowledged {
 			return true
 		}
-		if time.Since(begun) > tryFast {
-			select {
-			case <-ctx.Done():
-			case <-l.sock.news:
-			case <-time.After(tryPause):
-			}
+		if l.rest(ctx, time.Since(begun)) && !acknowledged {
+			return true
 		}
 		l.mu.Lock()
 		giveUp := l.changed || l.ended
@@ -156,6 +155,26 @@ func (l *link) try(ctx context.Context, acknowledged bool) bool {
 			return false
 		}
 	}
+}
+
+// rest is the pause after a try, when there were tries for so long. It ends,
+// true, when the peer is heard.
+func (l *link) rest(ctx context.Context, tried time.Duration) bool {
+	d := tryPause
+	if tried < tryFast {
+		return false
+	} else if tried > tryLong {
+		d = longPause
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	case <-l.sock.news:
+		return true
+	}
+	return false
 }
 
 // tryOnce sends, and again after each packet that comes, until something is
