@@ -172,7 +172,7 @@ const (
 	ticksQuiet = 11
 	// ticksDead is how many after an unanswered keepalive make a path that is
 	// taken for dead.
-	ticksDead = 6
+	ticksDead = 12
 )
 
 // tickEvery lets the answer to a keepalive and ticksQuiet ticks after it take a
