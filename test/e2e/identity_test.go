@@ -27,6 +27,11 @@ func TestIdentity(t *testing.T) {
 		} else {
 			server.signal(t, 9)
 		}
+		// Its broker may stay a moment for last bytes; the next server must not
+		// be taken for listening because of that.
+		eventually(t, 15*time.Second, "the server's broker has left the port", func() bool {
+			return !inTable(os.Getpid(), "udp", port, "")
+		})
 		return client
 	}
 	for range 2 {
