@@ -31,6 +31,8 @@ type conn struct {
 	onDrain func()
 	// heard is when the last packet came; a client's only.
 	heard func() time.Time
+	// raw is of a connection without our protocol (raw.go); else nil.
+	raw *delivery
 
 	mu       sync.Mutex // guards what follows
 	live     int        // streams not over

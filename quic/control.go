@@ -45,6 +45,9 @@ type control struct {
 // never blocks; a message that finds no room is dropped (a peer that gives no
 // credit for some octets is lost anyway). mu is held.
 func (c *conn) sendControl(kind uint64, value []byte) {
+	if c.raw != nil {
+		return // the peer has no control stream
+	}
 	var b []byte
 	if c.ctl.out == nil {
 		s, err := c.qc.OpenUniStream()
@@ -87,6 +90,10 @@ func (c *conn) drain() {
 // drained is called when the connection drains and no stream is left: tell the
 // peer, and close if it is through, too. mu is held.
 func (c *conn) drained() {
+	if c.raw != nil {
+		c.rawOver()
+		return
+	}
 	if !c.ctl.sentDone || c.ctl.done != c.total {
 		c.ctl.sentDone, c.ctl.done = true, c.total
 		c.sendControl(msgDone, quicvarint.Append(nil, c.total))

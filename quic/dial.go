@@ -31,6 +31,11 @@ type Peer struct {
 	// "" with a PKI: the certificate has to have Remote's IP address; without
 	// one it is "pin".
 	Expect string
+	// Raw is that the peer speaks no poemq: one connection, dialed anew for each
+	// Dial, carries one stream without our header and status (raw.go). ALPN is
+	// the protocol it is known by; ServerPort is not used.
+	Raw  bool
+	ALPN string
 }
 
 // poolKey is Peer in comparable form.
@@ -40,9 +45,13 @@ type poolKey struct {
 	local  netip.Addr
 	remote netip.AddrPort
 	expect string
+	raw    bool
+	alpn   string
 }
 
-func (p Peer) key() poolKey { return poolKey{p.NS.ID(), p.UID, p.Local, p.Remote, p.Expect} }
+func (p Peer) key() poolKey {
+	return poolKey{p.NS.ID(), p.UID, p.Local, p.Remote, p.Expect, p.Raw, p.ALPN}
+}
 
 // tcp is the address that the program connects to.
 func (p Peer) tcp() netip.AddrPort {
@@ -80,6 +89,9 @@ func (h *Host) Dial(ctx context.Context, p Peer, clientPort uint16, onAnswer fun
 		onAnswer = func() {}
 	}
 	onAnswer = sync.OnceFunc(onAnswer)
+	if p.Raw {
+		return h.dialRaw(ctx, p, clientPort, onAnswer)
+	}
 	for try := 0; ; try++ {
 		st, fresh, err := h.dialOnce(ctx, p, clientPort, onAnswer)
 		if err == nil {

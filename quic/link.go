@@ -26,7 +26,8 @@ type link struct {
 	gone  chan struct{} // closed when the socket is closed
 	abort context.CancelCauseFunc
 
-	shown bool // the peer asked for our certificate; set by the handshake
+	raw   *delivery // nil unless peer.Raw
+	shown bool      // the peer asked for our certificate; set by the handshake
 
 	dialing atomic.Int32 // streams under way that the connection does not count yet
 
@@ -91,7 +92,7 @@ func (l *link) connect(ctx context.Context, tr *quicgo.Transport) (*conn, error)
 		}
 		return show(r)
 	}
-	qc, err := tr.Dial(ctx, net.UDPAddrFromAddrPort(l.peer.Remote), conf, l.h.quicConfig(true))
+	qc, err := tr.Dial(ctx, net.UDPAddrFromAddrPort(l.peer.Remote), conf, l.quicConfig())
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +100,9 @@ func (l *link) connect(ctx context.Context, tr *quicgo.Transport) (*conn, error)
 		qc.CloseWithError(connProto, "identity")
 		return nil, err
 	}
-	return newConn(l.h, qc), nil
+	c := newConn(l.h, qc)
+	c.raw = l.raw
+	return c, nil
 }
 
 // end closes what is under the connection, which is dead by now.

@@ -1,0 +1,219 @@
+package quic
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	quicgo "github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/qlog"
+	"github.com/quic-go/quic-go/qlogwriter"
+)
+
+// Raw connections (Peer.Raw) are for QUIC tools without our protocol: the
+// program's bytes are those of the one bidirectional stream, and connect(2)
+// succeeds with the handshake. There is no control stream, so what the peer has
+// received is known from its acknowledgements alone: delivery reads them in
+// quic-go's trace, for quic-go tells them nowhere else.
+
+// alpn is the protocol that p speaks.
+func (p Peer) alpn() string {
+	if p.Raw {
+		return p.ALPN
+	}
+	return ALPN
+}
+
+// dialRaw makes a connection for one stream.
+func (h *Host) dialRaw(ctx context.Context, p Peer, clientPort uint16, onAnswer func()) (*Stream, error) {
+	h.mu.Lock()
+	if h.closed {
+		h.mu.Unlock()
+		return nil, dialError("socket", p, ErrHostClosed)
+	}
+	l, err := h.begin(p.key(), p)
+	h.mu.Unlock()
+	if err != nil {
+		return nil, dialError("socket", p, err)
+	}
+	l.onAnswer(onAnswer)
+	select {
+	case <-l.ready:
+	case <-ctx.Done():
+		l.abort(context.Cause(ctx)) // nobody shares it
+		h.wg.Go(func() {
+			<-l.ready
+			l.goAway()
+		})
+		return nil, dialError("handshake", p, context.Cause(ctx))
+	}
+	if l.err != nil {
+		return nil, h.refusedByPeer(p, dialError("handshake", p, l.err))
+	}
+	return l.openRaw(ctx, p, clientPort)
+}
+
+// openRaw opens the one stream; with its end the connection ends.
+func (l *link) openRaw(ctx context.Context, p Peer, clientPort uint16) (*Stream, error) {
+	c := l.c.Load()
+	defer c.goAway()
+	if err := c.retain(); err != nil {
+		return nil, dialError("open", p, err)
+	}
+	s, err := c.qc.OpenStreamSync(ctx)
+	if err != nil {
+		c.unopen()
+		if ctx.Err() == nil {
+			err = streamError(err)
+		}
+		return nil, l.h.refusedByPeer(p, dialError("open", p, err))
+	}
+	return newStream(c, s, netip.AddrPortFrom(c.local.Addr(), clientPort), p.Remote), nil
+}
+
+// quicConfig is the link's part of what quic-go is told.
+func (l *link) quicConfig() *quicgo.Config {
+	c := l.h.quicConfig(true)
+	if l.peer.Raw {
+		c.MaxIncomingUniStreams = -1
+		c.KeepAlivePeriod = l.h.cfg.KeepAlive // we have no message for it
+		c.Tracer = func(context.Context, bool, quicgo.ConnectionID) qlogwriter.Trace { return l.raw }
+	}
+	return c
+}
+
+// rawOver closes the connection once its stream is over and the peer has it
+// all. mu is held.
+func (c *conn) rawOver() {
+	if c.ctl.closing {
+		return
+	}
+	c.ctl.closing = true
+	if c.total == 0 {
+		c.close(connDone, "")
+		return
+	}
+	c.h.wg.Go(func() {
+		patience := time.NewTimer(lingerTime)
+		defer patience.Stop()
+		select {
+		case <-c.raw.done:
+		case <-patience.C:
+		case <-c.qc.Context().Done():
+		}
+		c.close(connDone, "")
+	})
+}
+
+// delivery is how much of the one stream the peer has acknowledged. It is a
+// qlogwriter.Trace and Recorder. Its memory is what is in flight.
+type delivery struct {
+	done chan struct{} // closed when all was, with the FIN or reset
+
+	mu     sync.Mutex // guards what follows
+	sent   map[qlog.PacketNumber]piece
+	acked  []span // in order, apart from each other
+	size   int64  // what has to arrive; -1: not known yet
+	closed bool
+}
+
+// span is octets from to before end.
+type span struct{ from, end int64 }
+
+// piece is what a packet carries of the stream.
+type piece struct {
+	spans []span
+	size  int64 // of the stream, if the packet tells its end; else -1
+}
+
+func newDelivery() *delivery {
+	return &delivery{done: make(chan struct{}), sent: map[qlog.PacketNumber]piece{}, size: -1}
+}
+
+// AddProducer, RecordEvent and Close are quic-go's way of telling.
+func (d *delivery) AddProducer() qlogwriter.Recorder { return d }
+
+// SupportsSchemas is part of qlogwriter.Trace.
+func (d *delivery) SupportsSchemas(string) bool { return false }
+
+// Close does nothing: who waits sees the connection's end, too.
+func (d *delivery) Close() error { return nil }
+
+// RecordEvent takes what was sent, lost and acknowledged.
+func (d *delivery) RecordEvent(e qlogwriter.Event) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch e := e.(type) {
+	case qlog.PacketSent:
+		if p, ok := pieceOf(e.Frames); ok && e.Header.PacketType == qlog.PacketType1RTT {
+			d.sent[e.Header.PacketNumber] = p
+		}
+	case qlog.PacketLost:
+		if e.Header.PacketType == qlog.PacketType1RTT {
+			delete(d.sent, e.Header.PacketNumber) // it is sent again
+		}
+	case qlog.PacketReceived:
+		if e.Header.PacketType != qlog.PacketType1RTT {
+			return
+		}
+		for _, f := range e.Frames {
+			if ack, ok := f.Frame.(*qlog.AckFrame); ok {
+				d.ack(ack)
+			}
+		}
+	}
+}
+
+// pieceOf finds the stream's frames in a packet's.
+func pieceOf(frames []qlog.Frame) (p piece, ok bool) {
+	p.size = -1
+	for _, f := range frames {
+		switch f := f.Frame.(type) {
+		case *qlog.StreamFrame:
+			p.spans = append(p.spans, span{f.Offset, f.Offset + f.Length})
+			if f.Fin {
+				p.size = f.Offset + f.Length
+			}
+			ok = true
+		case *qlog.ResetStreamFrame:
+			p.size, ok = int64(f.ReliableSize), true
+		}
+	}
+	return p, ok
+}
+
+// ack takes an acknowledgement; mu is held.
+func (d *delivery) ack(f *qlog.AckFrame) {
+	for pn, p := range d.sent {
+		if !f.AcksPacket(pn) {
+			continue
+		}
+		delete(d.sent, pn)
+		for _, s := range p.spans {
+			d.acked = merge(d.acked, s)
+		}
+		if p.size >= 0 {
+			d.size = p.size
+		}
+	}
+	all := d.size == 0 || len(d.acked) > 0 && d.acked[0].from == 0 && d.acked[0].end >= d.size
+	if d.size >= 0 && all && !d.closed {
+		d.closed = true
+		close(d.done)
+	}
+}
+
+// merge adds s to a list in order.
+func merge(list []span, s span) []span {
+	i := 0
+	for i < len(list) && list[i].end < s.from {
+		i++
+	}
+	j := i
+	for ; j < len(list) && list[j].from <= s.end; j++ {
+		s = span{min(s.from, list[j].from), max(s.end, list[j].end)}
+	}
+	return slices.Replace(list, i, j, s)
+}
