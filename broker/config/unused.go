@@ -23,11 +23,5 @@ func (c *Config) Unused() (list []string) {
 			list = append(list, c.Rules[i].Where+": rule.zero_rtt")
 		}
 	}
-	for _, e := range c.Exposes {
-		list = append(list, e.Where+": expose")
-	}
-	for _, f := range c.Forwards {
-		list = append(list, f.Where+": forward")
-	}
 	return list
 }
