@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"time"
 
@@ -261,6 +262,9 @@ func (d *dialState) finish(t transport, err error) {
 		sock.mu.Unlock()
 		if t != nil {
 			t.Reset()
+		}
+		if err != nil { // it may have lost patience
+			d.log(fmt.Errorf("given up by the program: %w", err))
 		}
 		d.drop()
 		d.answer(waiters, unix.ECONNABORTED, true)

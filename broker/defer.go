@@ -38,6 +38,13 @@ func (p *listenPoint) arriveLater(l *listenState, a *arrival, in *quic.Incoming,
 	a.relay.start(st)
 }
 
+// named tells whether the kernel's socket has its port, which one that was shut
+// down may have lost.
+func (h *portHold) named() bool {
+	local, err := localAddr(h.fd)
+	return err == nil && local.Port() != 0 && local == h.local
+}
+
 // renamed looks which port the kernel gave hold, which is another one when a
 // socket listens again after shutdown.
 func (s *Socket) renamed(hold *portHold) {

@@ -130,9 +130,7 @@ func (h *portHold) release() {
 	wait := time.Until(h.until)
 	switch {
 	case h.users > 0:
-		h.unlisten()
 	case wait > 0:
-		h.unlisten()
 		time.AfterFunc(wait, h.free)
 	default:
 		h.free()
@@ -144,7 +142,8 @@ func (h *portHold) free() {
 	h.b.ports.unhold(h.ns, h.local)
 }
 
-// unlisten has the port held, but not served. h.mu is held.
+// unlisten has the port held, but not served: its listening socket has ended,
+// while accepted connections may go on. h.mu is held.
 func (h *portHold) unlisten() {
 	if on, err := unix.GetsockoptInt(h.fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err != nil || on == 0 {
 		return

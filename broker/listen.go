@@ -19,6 +19,8 @@ type listenState struct {
 	anchor *addfd.Anchor
 	point  *listenPoint // nil when only TCP is served; guarded by pointTable.mu
 	tcp    net.Listener // nil when only QUIC is served
+	// zeroRTT is that the program bears replay of what comes first.
+	zeroRTT bool
 	// ready is closed when the program's socket listens, or will not: what
 	// comes by QUIC before waits for it.
 	ready chan struct{}
@@ -106,29 +108,32 @@ func (b *Broker) serve(sock *Socket, fd, backlog int, decision policy.Decision) 
 	if anchor == nil {
 		return unix.ENOBUFS // said when it could not be held
 	}
-	l := &listenState{sock: sock, anchor: anchor, copy: -1, room: make(chan struct{}, maxRoom), ready: make(chan struct{})}
+	l := &listenState{sock: sock, anchor: anchor, copy: -1, room: make(chan struct{}, maxRoom), ready: make(chan struct{}), zeroRTT: decision.ZeroRTT}
 	defer close(l.ready)
 	mode := decision.Mode
-	if mode != policy.Require {
-		tcp, err := listenTCP(hold, backlog)
-		if errors.Is(err, unix.EADDRINUSE) {
-			b.reapClosed()
-			tcp, err = listenTCP(hold, backlog)
+	// QUIC comes first: a client that finds TCP alone remembers that. But TCP
+	// names a port that has no name any more.
+	if mode != policy.Require && !hold.named() {
+		if errno := b.serveTCP(l, hold, backlog); errno != 0 {
+			return errno
 		}
-		if err != nil {
-			return asErrno(err, unix.EADDRINUSE)
-		}
-		l.tcp = tcp
-		sock.renamed(hold)
 	}
-	var later bool
+	var unserved error
 	if mode != policy.Off {
-		if err := b.join(l, ns, hold.local, mode); err != nil && mode == policy.Require {
-			return asErrno(err, unix.EADDRINUSE)
-		} else if err != nil {
-			later = errors.Is(err, unix.EADDRINUSE)
-			sock.sess.log.Warn("a listening port is served by TCP only", "port", hold.local, "reason", err, "tried_again", later)
+		unserved = b.join(l, ns, hold.local, mode)
+	}
+	if unserved != nil && mode == policy.Require {
+		return asErrno(unserved, unix.EADDRINUSE)
+	}
+	if mode != policy.Require && l.tcp == nil {
+		if errno := b.serveTCP(l, hold, backlog); errno != 0 {
+			l.close()
+			return errno
 		}
+	}
+	later := errors.Is(unserved, unix.EADDRINUSE)
+	if unserved != nil {
+		sock.sess.log.Warn("a listening port is served by TCP only", "port", hold.local, "reason", unserved, "tried_again", later)
 	}
 	emptyQueue(fd) // of a socket that was shut down
 	if err := unix.Listen(fd, backlog); err != nil {
@@ -151,6 +156,21 @@ func (b *Broker) serve(sock *Socket, fd, backlog int, decision policy.Decision) 
 	if later {
 		b.wg.Go(func() { b.joinLater(l, ns, hold.local) })
 	}
+	return 0
+}
+
+// serveTCP has plain TCP served beside QUIC.
+func (b *Broker) serveTCP(l *listenState, hold *portHold, backlog int) unix.Errno {
+	tcp, err := listenTCP(hold, backlog)
+	if errors.Is(err, unix.EADDRINUSE) {
+		b.reapClosed()
+		tcp, err = listenTCP(hold, backlog)
+	}
+	if err != nil {
+		return asErrno(err, unix.EADDRINUSE)
+	}
+	l.tcp = tcp
+	l.sock.renamed(hold)
 	return 0
 }
 

@@ -47,7 +47,17 @@ type Remembered struct {
 	Reason  string         `json:"reason"` // why not by QUIC
 	Since   time.Time      `json:"since"`
 	Expires time.Time      `json:"expires"`
+
+	trust time.Duration // from Since to Expires
 }
+
+// A closed UDP port may be that of a server which is being restarted, and TCP
+// an answer of the moment after. So it counts for firstTrust, and twice as long
+// each time that it is found again. To find out costs a round trip.
+const (
+	portClosed = "UDP port closed"
+	firstTrust = 5 * time.Second
+)
 
 // memory is which destinations answered TCP and not QUIC. The zero memory is
 // empty and ready.
@@ -67,25 +77,28 @@ func (m *memory) has(p place) bool {
 	if e == nil {
 		return false
 	}
-	if !time.Now().Before(e.Value.(*Remembered).Expires) {
-		m.remove(e)
-		return false
-	}
-	return true
+	return time.Now().Before(e.Value.(*Remembered).Expires)
 }
 
 func (m *memory) remove(e *list.Element) {
 	delete(m.m, m.order.Remove(e).(*Remembered).place())
 }
 
-// learn has p reached by TCP for as long as f says.
+// learn has p reached by TCP for as long as f says, or less.
 func (m *memory) learn(p place, reason string, f Fallback) {
 	if f.Remember <= 0 {
 		return
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	trust := f.Remember
+	if reason == portClosed {
+		trust = min(firstTrust, trust)
+	}
 	if e := m.m[p]; e != nil {
+		if r := e.Value.(*Remembered); r.Reason == portClosed && reason == portClosed {
+			trust = min(2*r.trust, f.Remember)
+		}
 		m.remove(e)
 	}
 	if m.m == nil {
@@ -93,7 +106,7 @@ func (m *memory) learn(p place, reason string, f Fallback) {
 	}
 	now := time.Now()
 	m.m[p] = m.order.PushBack(&Remembered{
-		Remote: p.remote, UID: p.uid, NetNS: p.ns, Answer: "tcp", Reason: reason, Since: now, Expires: now.Add(f.Remember),
+		Remote: p.remote, UID: p.uid, NetNS: p.ns, Answer: "tcp", Reason: reason, Since: now, Expires: now.Add(trust), trust: trust,
 	})
 	m.bound(f.Entries)
 }
@@ -142,12 +155,13 @@ func (m *memory) shrink(f Fallback) {
 // learnt last at the end.
 func (b *Broker) Remembered() []Remembered {
 	now := time.Now()
-	b.memory.forgetIf(func(r *Remembered) bool { return !now.Before(r.Expires) })
 	b.memory.mu.Lock()
 	defer b.memory.mu.Unlock()
 	all := make([]Remembered, 0, b.memory.order.Len())
 	for e := b.memory.order.Front(); e != nil; e = e.Next() {
-		all = append(all, *e.Value.(*Remembered))
+		if r := e.Value.(*Remembered); now.Before(r.Expires) {
+			all = append(all, *r)
+		}
 	}
 	return all
 }
@@ -177,7 +191,7 @@ func notQUIC(err error, heard bool) (reason string, ok bool) {
 	}
 	switch e.Errno {
 	case unix.ECONNREFUSED:
-		return "UDP port closed", true
+		return portClosed, true
 	case unix.EACCES, unix.EHOSTUNREACH, unix.ENETUNREACH:
 		return fmt.Sprintf("UDP filtered (%s)", unix.ErrnoName(e.Errno)), true
 	case unix.ETIMEDOUT:

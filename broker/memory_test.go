@@ -26,11 +26,11 @@ func TestMemory(t *testing.T) {
 			t.Error("an empty memory has something")
 		}
 		for port := 1; port <= 3; port++ {
-			m.learn(placeAt(port), "UDP port closed", f)
+			m.learn(placeAt(port), "UDP unanswered", f)
 			time.Sleep(time.Second)
 		}
-		m.learn(placeAt(1), "UDP unanswered", f) // is now the youngest
-		m.learn(placeAt(4), "UDP port closed", f)
+		m.learn(placeAt(1), "UDP filtered", f) // is now the youngest
+		m.learn(placeAt(4), "UDP unanswered", f)
 		if m.has(placeAt(2)) || !m.has(placeAt(1)) || !m.has(placeAt(3)) || !m.has(placeAt(4)) {
 			t.Errorf("not the oldest was dropped: %+v", b.Remembered())
 		}
@@ -39,7 +39,7 @@ func TestMemory(t *testing.T) {
 				t.Errorf("%+v is another place", other)
 			}
 		}
-		if all := b.Remembered(); len(all) != 3 || all[1].Reason != "UDP unanswered" || all[1].Remote != placeAt(1).remote || all[1].Expires.Sub(all[1].Since) != time.Minute {
+		if all := b.Remembered(); len(all) != 3 || all[1].Reason != "UDP filtered" || all[1].Remote != placeAt(1).remote || all[1].Expires.Sub(all[1].Since) != time.Minute {
 			t.Errorf("%+v", all)
 		}
 		if n := b.Forget(placeAt(4).remote); n != 1 || m.has(placeAt(4)) {
@@ -65,6 +65,30 @@ func TestMemory(t *testing.T) {
 		m.learn(placeAt(9), "", *b.fallback.Load())
 		if len(b.Remembered()) != 0 {
 			t.Error("remembers though it is told not to")
+		}
+	})
+}
+
+// A closed port is believed the longer the more often it is found.
+func TestMemoryOfClosedPort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, f := &memory{}, Fallback{Remember: 15 * time.Second, Entries: 3}
+		for i, want := range []time.Duration{firstTrust, 2 * firstTrust, f.Remember, f.Remember} {
+			m.learn(placeAt(1), portClosed, f)
+			time.Sleep(want - time.Millisecond)
+			if !m.has(placeAt(1)) {
+				t.Errorf("time %d: forgotten before %v", i+1, want)
+			}
+			time.Sleep(time.Millisecond)
+			if m.has(placeAt(1)) {
+				t.Errorf("time %d: still known after %v", i+1, want)
+			}
+		}
+		m.forget(placeAt(1)) // QUIC was answered
+		m.learn(placeAt(1), portClosed, f)
+		time.Sleep(firstTrust)
+		if m.has(placeAt(1)) {
+			t.Error("what was known before counts after QUIC was answered")
 		}
 	})
 }

@@ -95,7 +95,7 @@ func (b *Broker) joinLater(l *listenState, ns *netns.NS, local netip.AddrPort) {
 }
 
 func (b *Broker) joinOnce(l *listenState, ns *netns.NS, local netip.AddrPort) error {
-	o := quic.ListenOptions{V6Only: l.sock.v6only(), ReusePort: l.sock.reusePort()}
+	o := quic.ListenOptions{V6Only: l.sock.v6only(), ReusePort: l.sock.reusePort(), ZeroRTT: l.zeroRTT}
 	key := pointKey{ns.ID(), local, o.V6Only}
 	b.points.mu.Lock()
 	defer b.points.mu.Unlock()

@@ -90,7 +90,7 @@ func cgroupOf(tid int) (string, error) {
 
 // peer is whom d connects to by QUIC.
 func (d *dialState) peer() quic.Peer {
-	p := quic.Peer{NS: d.ns, UID: d.uid, Local: d.bindTo, Remote: d.remote, Expect: d.decision.Identity}
+	p := quic.Peer{NS: d.ns, UID: d.uid, Local: d.bindTo, Remote: d.remote, Expect: d.decision.Identity, ZeroRTT: d.decision.ZeroRTT}
 	if d.decision.Framing == policy.FramingRaw {
 		p.Raw, p.ALPN = true, d.decision.ALPN
 		return p // such a peer knows no port in a header

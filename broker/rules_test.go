@@ -17,12 +17,12 @@ import (
 func TestPeer(t *testing.T) {
 	at := netip.MustParseAddrPort("192.0.2.1:443")
 	for _, d := range []policy.Decision{
-		{Mode: policy.Require, Identity: "db.example.com"},
+		{Mode: policy.Require, Identity: "db.example.com", ZeroRTT: true},
 		{Mode: policy.Require, Framing: policy.FramingRaw, ALPN: "h3"},
 	} {
 		p := (&dialState{sock: &Socket{b: &Broker{udpPort: 7}}, remote: at, decision: d}).peer()
 		raw := d.Framing == policy.FramingRaw
-		if p.Expect != d.Identity || p.Raw != raw || p.ALPN != d.ALPN {
+		if p.Expect != d.Identity || p.ZeroRTT != d.ZeroRTT || p.Raw != raw || p.ALPN != d.ALPN {
 			t.Errorf("%+v is told as %+v", d, p)
 		}
 		if want := map[bool]uint16{true: 443, false: 7}[raw]; p.Remote.Port() != want {

@@ -170,6 +170,9 @@ func (s *Socket) closedByProgram() {
 	}
 	if listen != nil {
 		listen.close()
+		hold.mu.Lock()
+		hold.unlisten()
+		hold.mu.Unlock()
 	}
 	if anchor != nil {
 		anchor.Release()

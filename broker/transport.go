@@ -94,8 +94,14 @@ type raced struct {
 	quic bool
 }
 
-// race tries QUIC, and TCP too when the peer refuses QUIC or is silent for
-// the head start. A peer whose identity is wrong is not reached in any way. What
+// handshakePatience is how long a peer that was heard may take for the rest of
+// the handshake: UDP may get through half of the way, as where a middlebox or
+// the path's MTU stops the larger packets.
+const handshakePatience = time.Second
+
+// race tries QUIC, and TCP too when the peer refuses QUIC, is silent for the
+// head start, or falls silent in the handshake. When TCP is refused, QUIC gets
+// little more time. A peer whose identity is wrong is not reached in any way. What
 // is learnt of the peer is remembered.
 func (b *Broker) race(ctx context.Context, a *attempt) (transport, error) {
 	ctx, cancel := context.WithCancel(ctx)
@@ -110,12 +116,12 @@ func (b *Broker) race(ctx context.Context, a *attempt) (transport, error) {
 		}
 		results <- raced{t: st, quic: true}
 	}()
-	tcpStarted, running := false, 1
+	tcpStarted, running := time.Time{}, 1
 	startTCP := func() {
-		if tcpStarted {
+		if !tcpStarted.IsZero() {
 			return
 		}
-		tcpStarted = true
+		tcpStarted = time.Now()
 		running++
 		go func() {
 			t, err := a.dialTCP(ctx)
@@ -127,17 +133,25 @@ func (b *Broker) race(ctx context.Context, a *attempt) (transport, error) {
 		}()
 	}
 	fallback := *b.fallback.Load()
-	silence := time.NewTimer(fallback.HeadStart)
-	defer silence.Stop()
-	heard, tried := false, error(nil) // of QUIC
-	var firstErr error
+	patience := time.NewTimer(fallback.HeadStart) // with QUIC
+	defer patience.Stop()
+	heard := false // of QUIC
+	var quicErr, tcpErr error
 	for running > 0 {
 		select {
 		case <-answered:
 			heard = true
-			silence.Stop()
-		case <-silence.C:
-			startTCP()
+			patience.Reset(handshakePatience)
+		case <-patience.C:
+			switch {
+			case b.host.Connected(a.peer): // the peer's program is slow
+			case tcpErr != nil:
+				cancel()
+				b.discardLoser(results, running)
+				return nil, tcpErr
+			default:
+				startTCP()
+			}
 		case r := <-results:
 			running--
 			if r.err == nil {
@@ -145,7 +159,7 @@ func (b *Broker) race(ctx context.Context, a *attempt) (transport, error) {
 				b.discardLoser(results, running)
 				if r.quic {
 					b.memory.forget(a.place)
-				} else if reason, ok := notQUIC(tried, heard || len(answered) > 0); ok {
+				} else if reason, ok := notQUIC(quicErr, heard || len(answered) > 0); ok {
 					b.memory.learn(a.place, reason, fallback)
 				}
 				return r.t, nil
@@ -156,15 +170,19 @@ func (b *Broker) race(ctx context.Context, a *attempt) (transport, error) {
 				return nil, r.err
 			}
 			if r.quic {
-				tried = r.err
+				quicErr = r.err
 				startTCP()
+				continue
 			}
-			if firstErr == nil || !r.quic {
-				firstErr = r.err // the kernel's TCP knows the errno best
+			tcpErr = r.err
+			if heard {
+				patience.Reset(handshakePatience)
+			} else { // a round trip more, for an answer that was lost
+				patience.Reset(time.Since(tcpStarted))
 			}
 		}
 	}
-	return nil, firstErr
+	return nil, tcpErr // the kernel's TCP knows the errno best
 }
 
 // discardLoser closes what the slower of the two brings.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"testing"
+	"time"
 )
 
 // Tests that need another process start this binary again with the role in
@@ -24,6 +25,8 @@ func runChild() bool {
 		childServer(os.Args[len(os.Args)-2], os.Args[len(os.Args)-1])
 	case "client":
 		childClient(os.Args[len(os.Args)-1])
+	case "roamer":
+		childRoamer(os.Args[len(os.Args)-1])
 	case "identity":
 		id, err := LoadIdentity(os.Args[len(os.Args)-1])
 		if err != nil {
@@ -66,6 +69,32 @@ func childClient(addr string) {
 		panic(err)
 	}
 	fmt.Println("open")
+	io.Copy(io.Discard, st)
+	select {}
+}
+
+// childRoamer is a client whose connection moves to another port.
+func childRoamer(addr string) {
+	h := childHost("")
+	st, err := h.Dial(context.Background(), Peer{Remote: addrPort(addr)}, 7, nil)
+	if err != nil {
+		panic(err)
+	}
+	h.mu.Lock()
+	for l := range h.links {
+		go func() {
+			was := l.sock.LocalAddr().String()
+			for l.side.Load() == nil {
+				time.Sleep(10 * time.Millisecond)
+			}
+			l.fellSilent()
+			for l.sock.LocalAddr().String() == was {
+				time.Sleep(10 * time.Millisecond)
+			}
+			fmt.Println("moved")
+		}()
+	}
+	h.mu.Unlock()
 	io.Copy(io.Discard, st)
 	select {}
 }

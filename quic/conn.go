@@ -29,10 +29,18 @@ type conn struct {
 	// connection is new; onDrain once, without, when it takes no more streams.
 	onIdle  func()
 	onDrain func()
+	// onSilent is called, on a goroutine of its own, at each tick without a
+	// packet, but the first: the keepalive of that one should have been
+	// answered. A client's only.
+	onSilent func()
 	// heard is when the last packet came; a client's only.
 	heard func() time.Time
 	// raw is of a connection without our protocol (raw.go); else nil.
 	raw *delivery
+	// early is there as long as the connection is, if it was used before its
+	// handshake was over; a client's only.
+	early *early
+	since time.Time
 
 	mu       sync.Mutex // guards what follows
 	live     int        // streams not over
@@ -41,6 +49,9 @@ type conn struct {
 	ctl      control
 	keep     *time.Timer     // runs while live > 0
 	seen     uint64          // packets received at the last tick of keep
+	sent     uint64          // packets sent by then
+	silent   int             // ticks in a row without a packet
+	asked    int             // that of them in which a keepalive was sent first
 	listens  map[uint16]bool // ports of the peer's that somebody listens on; 0: the one of its address
 	linger   *time.Timer     // runs while draining with live == 0
 	hint     hint
@@ -68,7 +79,7 @@ const lingerTime = 60 * time.Second
 func newConn(h *Host, qc *quicgo.Conn) *conn {
 	return &conn{
 		h: h, qc: qc, local: udpAddrPort(qc.LocalAddr()), remote: udpAddrPort(qc.RemoteAddr()),
-		onIdle: func() {}, onDrain: func() {},
+		onIdle: func() {}, onDrain: func() {}, since: time.Now(),
 	}
 }
 
@@ -124,11 +135,12 @@ func (c *conn) count() {
 	c.total++
 	stop(c.linger)
 	if c.live == 1 {
-		c.seen = c.qc.ConnectionStats().PacketsReceived
+		q := c.qc.ConnectionStats()
+		c.seen, c.sent, c.silent, c.asked = q.PacketsReceived, q.PacketsSent, 0, 0
 		if c.keep == nil {
-			c.keep = time.AfterFunc(c.h.cfg.KeepAlive/2, c.tick)
+			c.keep = time.AfterFunc(c.tickEvery(), c.tick)
 		} else {
-			c.keep.Reset(c.h.cfg.KeepAlive / 2)
+			c.keep.Reset(c.tickEvery())
 		}
 	}
 }
@@ -157,29 +169,57 @@ func (c *conn) release() {
 	}
 }
 
-// tick runs twice in a KeepAlive and sends one when nothing came since the last
-// tick: after the answer to one, the next is due a whole KeepAlive later. It is a message
-// on the control stream and no PING frame: it must be long enough for a
-// stateless reset in answer (quic-go gives none to packets of 42 octets or
-// fewer), and quic-go's own keepalives would run without streams, too.
+const (
+	// ticksQuiet is how many ticks without a packet make a KeepAlive.
+	ticksQuiet = 11
+	// ticksDead is how many after an unanswered keepalive make a path that is
+	// taken for dead.
+	ticksDead = 12
+)
+
+// tickEvery lets the answer to a keepalive and ticksQuiet ticks after it take a
+// KeepAlive.
+func (c *conn) tickEvery() time.Duration { return c.h.cfg.KeepAlive / (ticksQuiet + 1) }
+
+// tick sends a keepalive when nothing has come for a KeepAlive, or since the
+// last tick though something was sent: the peer may have been restarted, and
+// then only a packet that is long enough brings a stateless reset (quic-go
+// sends none in answer to 42 octets or fewer, which is what a short write and
+// its probes make). So it is a message on the control stream and no PING frame;
+// and quic-go's own keepalives would run without streams, too.
 func (c *conn) tick() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.live == 0 || c.qc.Context().Err() != nil {
 		return
 	}
-	if n := c.qc.ConnectionStats().PacketsReceived; n != c.seen {
-		c.seen = n
+	q := c.qc.ConnectionStats()
+	if q.PacketsReceived != c.seen {
+		c.silent, c.asked = 0, 0
 	} else {
-		c.sendControl(msgKeepAlive, make([]byte, keepAliveSize))
+		c.silent++
+		if q.PacketsSent != c.sent || c.silent%ticksQuiet == 0 {
+			c.sendControl(msgKeepAlive, make([]byte, keepAliveSize))
+			if c.asked == 0 {
+				c.asked = c.silent
+			}
+		}
+		if c.asked > 0 && c.silent-c.asked >= ticksDead && c.onSilent != nil {
+			go c.onSilent()
+		}
 	}
-	c.keep.Reset(c.h.cfg.KeepAlive / 2)
+	c.seen, c.sent = q.PacketsReceived, q.PacketsSent
+	c.keep.Reset(c.tickEvery())
 }
 
 // networkError takes a hint that the peer is gone (see hintCount). Only a
 // refusal counts: unreachable hosts and networks may come back, and then
 // nothing is lost.
 func (c *conn) networkError(e socketError) {
+	if e.icmp && c.handshaking() { // no peer has been seen: as for any handshake
+		c.close(connLost, "handshake: "+e.errno.Error())
+		return
+	}
 	if !e.icmp || e.errno != unix.ECONNREFUSED {
 		return
 	}

@@ -43,10 +43,14 @@ type control struct {
 
 // sendControl writes a message, and the stream's type before the first. It
 // never blocks; a message that finds no room is dropped (a peer that gives no
-// credit for some octets is lost anyway). mu is held.
+// credit for some octets is lost anyway), and so is one that would be 0-RTT data
+// (handshakeDone sends it then). mu is held.
 func (c *conn) sendControl(kind uint64, value []byte) {
 	if c.raw != nil {
 		return // the peer has no control stream
+	}
+	if c.handshaking() {
+		return
 	}
 	var b []byte
 	if c.ctl.out == nil {
@@ -118,6 +122,9 @@ func (c *conn) drained() {
 // there is only the control stream, others are refused.
 func (c *conn) readControl() {
 	ctx := c.qc.Context()
+	if c.awaitHandshake(ctx) != nil {
+		return
+	}
 	served := false
 	for {
 		s, err := c.qc.AcceptUniStream(ctx)

@@ -36,9 +36,18 @@ type Peer struct {
 	// the protocol it is known by; ServerPort is not used.
 	Raw  bool
 	ALPN string
+	// ZeroRTT sends what the program writes first without waiting for the
+	// peer (0-RTT data), when a session with it is kept. Whoever has seen the
+	// packets can then *replay* them: it is for programs whose first bytes may
+	// be replayed. A server gives them to a program before it is proved that
+	// they are no replay only where ListenOptions.ZeroRTT says so. Dial then
+	// returns before it is known whether the peer is there: a dead one is
+	// ErrLost on reading.
+	ZeroRTT bool
 }
 
-// poolKey is Peer in comparable form.
+// poolKey is Peer in comparable form. What is added here belongs into
+// sessions.sessionKey, too.
 type poolKey struct {
 	ns     uint64
 	uid    uint32
@@ -51,6 +60,13 @@ type poolKey struct {
 
 func (p Peer) key() poolKey {
 	return poolKey{p.NS.ID(), p.UID, p.Local, p.Remote, p.Expect, p.Raw, p.ALPN}
+}
+
+// unmapped is p with IPv4 addresses in their own form.
+func (p Peer) unmapped() Peer {
+	p.Remote = netip.AddrPortFrom(p.Remote.Addr().Unmap(), p.Remote.Port())
+	p.Local = p.Local.Unmap()
+	return p
 }
 
 // tcp is the address that the program connects to.
@@ -75,8 +91,7 @@ func (p Peer) tcp() netip.AddrPort {
 // The end of ctx gives up this stream, not the handshake other dials wait for.
 // Every error is a *DialError.
 func (h *Host) Dial(ctx context.Context, p Peer, clientPort uint16, onAnswer func()) (*Stream, error) {
-	p.Remote = netip.AddrPortFrom(p.Remote.Addr().Unmap(), p.Remote.Port())
-	p.Local = p.Local.Unmap()
+	p = p.unmapped()
 	if !p.Remote.IsValid() {
 		return nil, dialError("socket", p, unix.EINVAL)
 	} else if p.Remote.Port() == 0 { // UDP has no such port; TCP is refused
@@ -138,6 +153,19 @@ func (h *Host) dialOnce(ctx context.Context, p Peer, clientPort uint16, onAnswer
 // open opens a stream and waits for the peer's status, if need be.
 func (l *link) open(ctx context.Context, p Peer, clientPort uint16) (*Stream, error) {
 	c := l.c.Load()
+	if c.handshaking() {
+		if p.ZeroRTT {
+			st, err := c.openEarly(p, clientPort)
+			if err == nil {
+				return st, nil
+			} else if err != errNotEarly {
+				return nil, dialError("open", p, err)
+			}
+		}
+		if err := c.awaitHandshake(ctx); err != nil {
+			return nil, dialError("handshake", p, err)
+		}
+	}
 	if err := c.retain(); err != nil {
 		return nil, dialError("open", p, err)
 	}
@@ -179,7 +207,7 @@ func (l *link) open(ctx context.Context, p Peer, clientPort uint16) (*Stream, er
 // readStatus reads the peer's answer.
 func (st *Stream) readStatus() error {
 	var b [1]byte
-	if _, err := io.ReadFull(st.s, b[:]); err != nil {
+	if _, err := io.ReadFull((*received)(st), b[:]); err != nil {
 		return answerError(err)
 	}
 	s := status(b[0])

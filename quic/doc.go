@@ -30,10 +30,19 @@
 // network and of sending are no reason to give up: a path may come back within
 // MaxIdle, and nothing is lost then.
 //
-// While streams are open, silence is probed every KeepAlive with a message
-// long enough to be answered by a stateless reset, which a restarted peer with
-// the same identity sends. So a vanished or restarted process is known in
-// about KeepAlive plus one second; a vanished host or a cut cable after MaxIdle.
+// While streams are open, silence is probed every KeepAlive, and every twelfth of
+// it while something sent is unanswered, with a message long enough to be
+// answered by a stateless reset, which a restarted peer with the same identity
+// sends. So a restarted process is known in about a second to who sends, and
+// like one that vanished in about KeepAlive plus one second to who does not; a
+// vanished host or a cut cable after MaxIdle.
+//
+// # Moving
+//
+// Client connections follow changes of addresses and routes, which rtnetlink
+// tells of (netwatch.go), and are revived after outages without waiting for
+// QUIC's timers (migrate.go): another UDP socket is put under quic-go
+// (rebind.go). At most two such sockets are open for a connection.
 //
 // # Endings
 //
@@ -62,7 +71,27 @@
 // for each peer (refusals.go). A server's refusal of our certificate comes
 // after our handshake is complete; Dial sees it in place of the first status.
 //
+// # Sessions and 0-RTT
+//
+// Sessions are resumed: a server's tickets have keys derived from its identity
+// key (tickets.go); a client keeps its sessions in memory (sessions.go) and,
+// encrypted, in the state directory (sessionsfile.go). With Peer.ZeroRTT the
+// first bytes go before the handshake is over (early.go, earlystream.go): they
+// may be replayed. A server gives them to a program when it is proved that they
+// are not (replay.go), or at once with ListenOptions.ZeroRTT. What a server
+// rejects is sent again.
+//
+// # Observing
+//
+// Host.Snapshot lists the connections (snapshot.go), Stream counts octets, and
+// each connection may write a qlog file (qlog.go).
+//
 // # Limits
+//
+// 1024 sessions of 16 KiB; 0-RTT data of 64 KiB a stream and 1 MiB a connection
+// are kept until accepted. A replayed connection costs a server some 60 KiB and
+// the replayed octets for twice HandshakeTimeout at most. Config.QlogMaxFiles and QlogMaxBytes
+// bound qlog files.
 //
 // 100,000 living streams a connection; 512 KiB to 6 MiB unread a stream;
 // 256 MiB unread a connection (Config.ConnWindow): beyond that all its streams
@@ -72,8 +101,10 @@
 // # Goroutines
 //
 // Each Host counts its own and Close waits for them. A connection has two
-// (control stream, watching its end) and on the server one that accepts
-// streams; a stream has none of ours, except while its header is read and
+// (control stream, watching its end), on the server one that accepts streams,
+// or before that waits for the handshake, and on the client one that waits for
+// it after 0-RTT data, with one more for each stream that is sent again; a stream has none of ours, except while its header is read and
 // while accept runs. quic-go adds three for each socket and two for each
-// connection.
+// connection, and two for a client's side path. While a connection looks for a
+// way it has one more.
 package quic

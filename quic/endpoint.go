@@ -20,6 +20,10 @@ import (
 type ListenOptions struct {
 	V6Only    bool // IPV6_V6ONLY: a wildcard IPv6 address takes no IPv4
 	ReusePort bool // SO_REUSEPORT: the kernel shares the port out among sockets of one user
+	// ZeroRTT gives streams to the program that came in 0-RTT data at once: it
+	// takes first bytes that may be a replay, from an address that may be
+	// forged. Else they wait until the handshake proves that they are neither.
+	ZeroRTT bool
 }
 
 // Endpoint is a listening socket: streams for one TCP port, of the connections
@@ -27,7 +31,7 @@ type ListenOptions struct {
 type Endpoint struct {
 	p      *port
 	local  netip.AddrPort // TCP
-	v6only bool
+	o      ListenOptions
 	accept func(*Incoming)
 }
 
@@ -45,7 +49,7 @@ type port struct {
 	addr netip.AddrPort // with the port the kernel chose
 	sock *socket
 	tr   *quicgo.Transport
-	ln   *quicgo.Listener
+	ln   *quicgo.EarlyListener
 	gone chan struct{} // closed when the UDP socket is closed
 
 	mu    sync.Mutex  // guards what follows
@@ -53,6 +57,8 @@ type port struct {
 	turn  int         // of endpoints that share a TCP port
 	conns map[*conn]struct{}
 	dying bool // the socket is being closed
+
+	early earlyConns
 }
 
 const (
@@ -145,7 +151,7 @@ func (h *Host) adopt(key portKey, local netip.AddrPort, o ListenOptions, accept 
 			if h.cfg.UDPPort == 0 {
 				local = p.addr
 			}
-			e = &Endpoint{p: p, local: local, v6only: o.V6Only, accept: accept}
+			e = &Endpoint{p: p, local: local, o: o, accept: accept}
 			p.eps = append(p.eps, e)
 		}
 		p.mu.Unlock()
@@ -160,7 +166,7 @@ func (h *Host) adopt(key portKey, local netip.AddrPort, o ListenOptions, accept 
 func (h *Host) serve(ns *netns.NS, key portKey, local netip.AddrPort, o ListenOptions, sock *socket, accept func(*Incoming)) (*Endpoint, error) {
 	p := &port{
 		h: h, sock: sock, addr: udpAddrPort(sock.LocalAddr()),
-		gone: make(chan struct{}), conns: map[*conn]struct{}{},
+		gone: make(chan struct{}), conns: map[*conn]struct{}{}, early: earlyConns{end: make(chan struct{})},
 	}
 	if h.cfg.UDPPort == 0 {
 		key.local, local = p.addr, p.addr
@@ -174,19 +180,27 @@ func (h *Host) serve(ns *netns.NS, key portKey, local netip.AddrPort, o ListenOp
 	if err != nil {
 		return nil, err
 	}
+	token, err := h.id.tokenKey(where)
+	if err != nil {
+		return nil, err
+	}
+	tlsConf := h.serverTLS()
+	if tlsConf.SessionTicketsDisabled = h.cfg.NoResumption; !h.cfg.NoResumption {
+		(&tickets{id: h.id, where: where, now: time.Now}).issue(tlsConf)
+	}
 	sock.onError = p.networkError
 	p.tr = &quicgo.Transport{
-		Conn: sock, ConnectionIDLength: 8, StatelessResetKey: reset,
+		Conn: sock, ConnectionIDLength: 8, StatelessResetKey: reset, TokenGeneratorKey: token,
 		ConnContext: p.admit,
 	}
-	e := &Endpoint{p: p, local: local, v6only: o.V6Only, accept: accept}
+	e := &Endpoint{p: p, local: local, o: o, accept: accept}
 	p.eps = []*Endpoint{e}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
 		return nil, ErrHostClosed
 	}
-	p.ln, err = p.tr.Listen(h.serverTLS(), h.quicConfig(false))
+	p.ln, err = p.tr.ListenEarly(tlsConf, h.quicConfig(false))
 	if err != nil {
 		p.tr.Close()
 		return nil, err
@@ -249,11 +263,11 @@ func (e *Endpoint) Released() <-chan struct{} { return e.p.gone }
 
 // admit is asked for each Initial packet of a new connection; an error makes
 // quic-go answer CONNECTION_REFUSED.
-func (p *port) admit(ctx context.Context, _ *quicgo.ClientInfo) (context.Context, error) {
+func (p *port) admit(ctx context.Context, i *quicgo.ClientInfo) (context.Context, error) {
 	if !p.listening() {
 		return nil, unix.ECONNREFUSED
 	}
-	return ctx, nil
+	return withPeer(ctx, udpAddrPort(i.RemoteAddr)), nil
 }
 
 func (p *port) listening() bool {
@@ -277,7 +291,7 @@ func (p *port) endpoint(to uint16, local netip.Addr) *Endpoint {
 		case e.local.Port() != to:
 		case a.WithZone("") == local.WithZone(""):
 			exact = append(exact, e)
-		case a.IsUnspecified() && (a.Is4() == local.Is4() || a.Is6() && !e.v6only):
+		case a.IsUnspecified() && (a.Is4() == local.Is4() || a.Is6() && !e.o.V6Only):
 			any = append(any, e)
 		}
 	}
@@ -328,11 +342,12 @@ func (p *port) acceptConns() {
 		if err != nil {
 			break
 		}
-		p.admitConn(qc)
+		p.arrive(qc)
 	}
 	p.mu.Lock()
 	p.dying = true
 	p.mu.Unlock()
+	p.refuseEarly()
 	p.tr.Close()
 	p.sock.Close()
 	p.h.mu.Lock()
@@ -372,7 +387,7 @@ func (p *port) networkError(e socketError) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for c := range p.conns {
-		if c.remote == e.dst {
+		if udpAddrPort(c.qc.RemoteAddr()) == e.dst { // where the client is now
 			c.networkError(e)
 		}
 	}
@@ -416,6 +431,10 @@ func (p *port) receive(c *conn, s *quicgo.Stream) {
 		in.Refuse(unix.ECONNREFUSED)
 		return
 	}
+	if !e.o.ZeroRTT && !c.proved() {
+		in.st.abort(streamReset)
+		return
+	}
 	in.st.local = netip.AddrPortFrom(c.local.Addr(), e.local.Port())
 	if !p.h.authorize(in) {
 		in.Refuse(unix.ECONNREFUSED)
@@ -446,7 +465,10 @@ func (in *Incoming) Done() <-chan struct{} { return in.st.WriteDone() }
 func (in *Incoming) Accept() (*Stream, error) {
 	err := errAnswered
 	in.once.Do(func() {
-		_, err = in.st.Write([]byte{byte(statusOK)})
+		// Who reads no more may have written before.
+		if _, err = in.st.answer(statusOK); errors.Is(err, ErrStopped) {
+			err = nil
+		}
 	})
 	if err != nil {
 		if err != errAnswered {
@@ -463,7 +485,7 @@ var errAnswered = fmt.Errorf("already answered: %w", unix.EINVAL)
 // after Accept.
 func (in *Incoming) Refuse(errno unix.Errno) {
 	in.once.Do(func() {
-		in.st.Write([]byte{byte(statusOf(errno))})
+		in.st.answer(statusOf(errno))
 		in.st.abort(streamRefused)
 	})
 }

@@ -82,7 +82,7 @@ func notPoemq(err error) bool {
 // streamError turns quic-go's error of a read or write into ours. This is the
 // one place where the end of a stream gets its meaning.
 func streamError(err error) error {
-	if err == nil || err == io.EOF {
+	if err == nil || err == io.EOF || err == net.ErrClosed {
 		return err
 	}
 	var se *quicgo.StreamError

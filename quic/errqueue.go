@@ -14,9 +14,9 @@ import (
 
 // enableErrorQueue turns it on for both families; a socket of one family
 // refuses the other's option.
-func (s *socket) enableErrorQueue() bool {
+func (u *udp) enableErrorQueue() bool {
 	var on bool
-	s.raw.Control(func(fd uintptr) {
+	u.raw.Control(func(fd uintptr) {
 		e4 := unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_RECVERR, 1)
 		e6 := unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_RECVERR, 1)
 		on = e4 == nil || e6 == nil
@@ -24,11 +24,11 @@ func (s *socket) enableErrorQueue() bool {
 	return on
 }
 
-// takeErrors empties the error queue into onError and tells whether an ICMP
+// takeErrors empties u's error queue into onError and tells whether an ICMP
 // error was there. errno is what recvmmsg or sendmsg returned; without a queue
 // a refusal on a connected socket is all there is to tell.
-func (s *socket) takeErrors(errno unix.Errno) bool {
-	if !s.queue {
+func (s *socket) takeErrors(u *udp, errno unix.Errno) bool {
+	if !u.queue {
 		icmp := s.connected && errno == unix.ECONNREFUSED
 		if icmp {
 			s.onError(socketError{errno: errno, icmp: true})
@@ -37,7 +37,7 @@ func (s *socket) takeErrors(errno unix.Errno) bool {
 	}
 	found := false
 	for {
-		e, icmp, ok := s.nextError()
+		e, icmp, ok := u.nextError()
 		if !ok {
 			return found
 		}
@@ -49,7 +49,7 @@ func (s *socket) takeErrors(errno unix.Errno) bool {
 }
 
 // nextError takes one entry. ok is false when the queue is empty.
-func (s *socket) nextError() (e socketError, icmp, ok bool) {
+func (u *udp) nextError() (e socketError, icmp, ok bool) {
 	var (
 		data [1]byte // the head of the packet that failed; of no interest
 		oob  [512]byte
@@ -57,7 +57,7 @@ func (s *socket) nextError() (e socketError, icmp, ok bool) {
 		from unix.Sockaddr
 		err  error
 	)
-	cerr := s.raw.Control(func(fd uintptr) {
+	cerr := u.raw.Control(func(fd uintptr) {
 		for {
 			_, oobn, _, from, err = unix.Recvmsg(int(fd), data[:], oob[:], unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT)
 			if err != unix.EINTR {

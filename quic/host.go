@@ -53,6 +53,8 @@ type Config struct {
 	MaxConnections int
 	// NoFastOpen has each Dial wait for the peer's answer.
 	NoFastOpen bool
+	// NoMigration keeps connections on the address they began with.
+	NoMigration bool
 	// StreamWindow is the most a peer may send ahead on one stream that is
 	// not read, in octets; default 512 KiB. It grows to 6 MiB while a stream
 	// is read fast.
@@ -61,6 +63,15 @@ type Config struct {
 	// default 256 MiB. When programs leave that much unread, all streams of
 	// the connection wait: it must be many times StreamWindow.
 	ConnWindow uint64
+	// NoResumption neither gives nor keeps TLS sessions; there is no 0-RTT then.
+	NoResumption bool
+	// QlogDir gets a file for each connection in the qlog format; "": none.
+	// See Host.SetQlog.
+	QlogDir string
+	// QlogMaxFiles is how many such files are kept; default 256.
+	QlogMaxFiles int
+	// QlogMaxBytes is where a file stops; default 16 MiB.
+	QlogMaxBytes int64
 }
 
 const (
@@ -85,13 +96,17 @@ type Host struct {
 	clients, streams, servers refusals
 	forgetPKI                 func() // no more calls of reloaded
 
-	mu     sync.Mutex // guards what follows
-	closed bool
-	pool   map[poolKey][]*link
-	links  map[*link]struct{} // all client connections, those out of the pool too
-	ports  map[portKey][]*port
+	mu      sync.Mutex // guards what follows
+	closed  bool
+	pool    map[poolKey][]*link
+	links   map[*link]struct{} // all client connections, those out of the pool too
+	ports   map[portKey][]*port
+	watches map[uint64]*watch // by network namespace
 
 	sharing sync.Mutex // orders the making of shared ports
+
+	sessions *sessions
+	qlog     *qlogs
 
 	bufferOnce sync.Once
 }
@@ -133,7 +148,12 @@ func NewHost(cfg Config) (*Host, error) {
 		}
 		cfg.Identity = id
 	}
+	kept, err := newSessions(cfg.Identity, cfg.Log)
+	if err != nil {
+		return nil, err
+	}
 	h := &Host{
+		sessions: kept, qlog: newQlogs(cfg),
 		cfg: cfg, id: cfg.Identity, log: cfg.Log,
 		pool: map[poolKey][]*link{}, links: map[*link]struct{}{}, ports: map[portKey][]*port{},
 	}
@@ -198,6 +218,8 @@ func (h *Host) Close() error {
 		l.kill()
 	}
 	h.wg.Wait()
+	h.sessions.close()
+	h.qlog.close()
 	return nil
 }
 
@@ -223,6 +245,8 @@ func (h *Host) quicConfig(client bool) *quicgo.Config {
 		MaxIncomingStreams:               maxStreams,
 		MaxIncomingUniStreams:            4, // one is used: the control stream
 		EnableStreamResetPartialDelivery: true,
+		Allow0RTT:                        true, // a server's; replay.go
+		Tracer:                           h.trace,
 	}
 	if client {
 		c.MaxIncomingStreams = -1 // servers open no streams to clients
@@ -232,11 +256,10 @@ func (h *Host) quicConfig(client bool) *quicgo.Config {
 
 func (h *Host) serverTLS() *tls.Config {
 	c := &tls.Config{
-		MinVersion:             tls.VersionTLS13,
-		NextProtos:             []string{ALPN},
-		Certificates:           []tls.Certificate{h.id.cert},
-		SessionTicketsDisabled: true,
-		KeyLogWriter:           h.cfg.KeyLog,
+		MinVersion:   tls.VersionTLS13,
+		NextProtos:   []string{ALPN},
+		Certificates: []tls.Certificate{h.id.cert},
+		KeyLogWriter: h.cfg.KeyLog,
 	}
 	if h.cfg.PKI != nil {
 		h.requireClients(c)
@@ -250,11 +273,10 @@ func (h *Host) serverTLS() *tls.Config {
 // after this check, so a first key is pinned later, see Host.confirmPin.
 func (h *Host) clientTLS(p Peer) *tls.Config {
 	c := &tls.Config{
-		MinVersion:             tls.VersionTLS13,
-		NextProtos:             []string{p.alpn()},
-		InsecureSkipVerify:     true,
-		SessionTicketsDisabled: true,
-		KeyLogWriter:           h.cfg.KeyLog,
+		MinVersion:         tls.VersionTLS13,
+		NextProtos:         []string{p.alpn()},
+		InsecureSkipVerify: true,
+		KeyLogWriter:       h.cfg.KeyLog,
 		VerifyConnection: func(cs tls.ConnectionState) error {
 			if cs.NegotiatedProtocol != p.alpn() {
 				return ErrNotPoemq
@@ -298,7 +320,7 @@ func (h *Host) confirmPin(p Peer, cs tls.ConnectionState) error {
 func (h *Host) checkBuffers(s *socket) {
 	h.bufferOnce.Do(func() {
 		var rcv, snd int
-		s.raw.Control(func(fd uintptr) {
+		s.cur.Load().raw.Control(func(fd uintptr) {
 			rcv, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF)
 			snd, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF)
 		})

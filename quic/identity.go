@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
-	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
@@ -21,13 +20,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	quicgo "github.com/quic-go/quic-go"
 )
 
 // identityFile holds the private key and the certificate, both PEM. One file,
 // so that they appear together.
-const identityFile = "identity.pem"
+const (
+	identityFile = "identity.pem"
+)
 
 // Identity is who we are to peers: an ECDSA P-256 key and a certificate it
 // signed itself; and the pins, which say who peers are to us. Safe for
@@ -36,6 +35,7 @@ type Identity struct {
 	cert tls.Certificate
 	key  *ecdsa.PrivateKey
 	pins *pins
+	dir  string // "": everything lives in memory
 }
 
 // LoadIdentity reads the identity kept in dir, making dir (0700) and the key
@@ -132,7 +132,7 @@ func parseIdentity(b []byte, dir string) (*Identity, error) {
 	if !ok {
 		return nil, fmt.Errorf("identity key %s: not ECDSA", filepath.Join(dir, identityFile))
 	}
-	return &Identity{cert: cert, key: key, pins: newPins(dir)}, nil
+	return &Identity{cert: cert, key: key, pins: newPins(dir), dir: dir}, nil
 }
 
 // Fingerprint is our public key as peers pin it: "sha256:BASE64".
@@ -143,20 +143,4 @@ func (id *Identity) Fingerprint() string { return fingerprint(id.cert.Leaf) }
 func fingerprint(c *x509.Certificate) string {
 	sum := sha256.Sum256(c.RawSubjectPublicKeyInfo)
 	return "sha256:" + base64.StdEncoding.EncodeToString(sum[:])
-}
-
-// resetKey derives the key of stateless reset tokens (RFC 9000 section 10.3.2)
-// for one listening socket. It is the same after a restart, so that a peer of
-// the process before us is told at once; and another one for each socket, so
-// that a packet replayed to another port of ours does not give its token away.
-func (id *Identity) resetKey(where string) (*quicgo.StatelessResetKey, error) {
-	secret, err := id.key.Bytes()
-	if err != nil {
-		return nil, fmt.Errorf("identity key: %w", err)
-	}
-	b, err := hkdf.Key(sha256.New, secret, nil, "poemq stateless reset "+where, 32)
-	if err != nil {
-		return nil, fmt.Errorf("derive reset key: %w", err)
-	}
-	return (*quicgo.StatelessResetKey)(b), nil
 }

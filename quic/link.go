@@ -10,6 +10,8 @@ import (
 	"time"
 
 	quicgo "github.com/quic-go/quic-go"
+
+	"github.com/poemq/poemq/quic/netns"
 )
 
 // link is a client's connection with the socket under it, from before the
@@ -18,12 +20,15 @@ type link struct {
 	h    *Host
 	key  poolKey
 	peer Peer
+	ns   *netns.NS // ours to close
 	sock *socket
 	c    atomic.Pointer[conn] // nil before the handshake is complete
 
 	ready chan struct{} // closed when the handshake is over
 	err   error         // of the handshake; after ready
 	gone  chan struct{} // closed when the socket is closed
+	kept  *resumption   // from connect on
+	early *early        // nil unless the peer takes 0-RTT data
 	abort context.CancelCauseFunc
 
 	raw   *delivery // nil unless peer.Raw
@@ -36,7 +41,18 @@ type link struct {
 	bytes   uint64  // carried up to sampled
 	sampled time.Time
 
+	watch *watch // the host's mu guards it
+
+	side     atomic.Pointer[sidePath] // nil until it is validated
+	tries    atomic.Int32             // how often a way was tried, moving or not
+	unproven bool                     // the way was lost or left, and nothing acknowledged since; findWays' only
+
 	mu       sync.Mutex // guards what follows
+	roaming  bool       // the way is being looked for
+	changed  bool       // it must be, since the network changed
+	silent   bool       // it must be, since nothing comes
+	ended    bool       // the connection is over
+	begun    *sidePath  // side, or what will be
 	answered bool
 	waiting  []func() // to call when the peer's first packet comes
 	idle     *time.Timer
@@ -60,12 +76,19 @@ func (l *link) handshake(ctx context.Context) {
 	}
 	// The peer's QUIC on a port of its own stands for its listening socket,
 	// unless the peer has yet to look at our certificate.
-	c.answers(0, !l.shown)
+	if c.early != nil {
+		l.h.wg.Go(func() { l.settle(c) })
+	} else {
+		c.answers(0, !l.judged(c))
+	}
 	c.heard = l.sock.heard
 	c.onDrain = l.leavePool
 	c.onIdle = l.startIdle
+	c.onSilent = l.fellSilent
 	l.c.Store(c)
 	l.h.checkBuffers(l.sock)
+	l.h.watchNet(l)
+	l.h.wg.Go(func() { l.addSide(c.qc.Context()) })
 	c.run(func() {
 		l.leavePool()
 		l.mu.Lock()
@@ -83,33 +106,75 @@ func (l *link) handshake(ctx context.Context) {
 }
 
 func (l *link) connect(ctx context.Context, tr *quicgo.Transport) (*conn, error) {
-	conf := l.h.clientTLS(l.peer)
-	show := conf.GetClientCertificate
-	conf.GetClientCertificate = func(r *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	tlsConf, conf := l.h.clientTLS(l.peer), l.h.quicConfig(true)
+	show := tlsConf.GetClientCertificate
+	tlsConf.GetClientCertificate = func(r *tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		l.shown = true
 		if show == nil {
 			return new(tls.Certificate), nil // none
 		}
 		return show(r)
 	}
-	qc, err := tr.Dial(ctx, net.UDPAddrFromAddrPort(l.peer.Remote), conf, l.quicConfig())
-	if err != nil {
-		return nil, err
+	if l.raw != nil {
+		l.raw.configure(tlsConf, conf)
+	} else {
+		l.kept = l.h.resume(l.key, tlsConf, conf)
 	}
-	if err := l.h.confirmPin(l.peer, qc.ConnectionState().TLS); err != nil {
-		qc.CloseWithError(connProto, "identity")
+	dial := tr.Dial
+	if l.peer.ZeroRTT {
+		dial = tr.DialEarly
+	}
+	qc, err := dial(withPeer(ctx, l.peer.Remote), net.UDPAddrFromAddrPort(l.peer.Remote), tlsConf, conf)
+	if err != nil {
 		return nil, err
 	}
 	c := newConn(l.h, qc)
 	c.raw = l.raw
+	if !handshakeOver(qc) {
+		c.early = l.early // settle confirms the peer
+		return c, nil
+	}
+	if err := l.confirm(qc); err != nil {
+		return nil, err
+	}
+	if l.peer.ZeroRTT { // it may have been rejected meanwhile
+		qc.NextConnection(ctx)
+	}
 	return c, nil
+}
+
+// judged reports that the peer may still refuse our certificate, of which the
+// client's handshake does not tell. One that resumes a session has seen it then.
+func (l *link) judged(c *conn) bool {
+	return l.shown || l.h.cfg.PKI != nil && c.qc.ConnectionState().TLS.DidResume
+}
+
+// confirm says who the peer is, once the handshake has proved it.
+func (l *link) confirm(qc *quicgo.Conn) error {
+	cs := qc.ConnectionState().TLS
+	if err := l.h.confirmPin(l.peer, cs); err != nil {
+		qc.CloseWithError(connProto, "identity")
+		return err
+	}
+	l.kept.confirmed(cs.PeerCertificates)
+	return nil
 }
 
 // end closes what is under the connection, which is dead by now.
 func (l *link) end(tr *quicgo.Transport) {
 	l.abort(nil)
+	l.h.unwatch(l)
+	l.mu.Lock()
+	side := l.begun
+	l.ended = true
+	l.mu.Unlock()
 	tr.Close()
-	l.sock.Close()
+	tr.Conn.Close()
+	if side != nil {
+		side.tr.Close()
+		side.Close()
+	}
+	l.ns.Close()
 	l.h.mu.Lock()
 	delete(l.h.links, l)
 	l.h.mu.Unlock()
@@ -156,6 +221,9 @@ func (l *link) kill() {
 
 // firstPacket is called by the reading goroutine.
 func (l *link) firstPacket() {
+	if l.early != nil {
+		l.early.close()
+	}
 	l.mu.Lock()
 	fs := l.waiting
 	l.answered, l.waiting = true, nil

@@ -80,6 +80,14 @@ func (p *pins) check(peer netip.AddrPort, key string) error {
 	return err
 }
 
+// has reports that the peer's pin is there and is key.
+func (p *pins) has(peer netip.AddrPort, key string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	known, err := p.find(peer, key)
+	return known && err == nil
+}
+
 // confirm is called once the peer has proved that it has the key: it pins it
 // if the peer has no pin yet. Another process may have pinned one meanwhile,
 // so it checks again under the file's lock. warning tells why a pin lives in

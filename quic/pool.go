@@ -47,6 +47,13 @@ func (h *Host) link(p Peer) (l *link, fresh bool, err error) {
 	return l, fresh, nil
 }
 
+// Connected reports that there is an open connection for p's streams.
+func (h *Host) Connected(p Peer) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.ContainsFunc(h.pool[p.unmapped().key()], func(l *link) bool { return l.c.Load() != nil })
+}
+
 // leastLoaded chooses among open connections, or those being opened if there
 // is none.
 func leastLoaded(links []*link) (best *link) {
@@ -92,11 +99,20 @@ func (l *link) busy() bool {
 // begin makes a socket and starts the handshake; mu is held. The socket is made
 // under it, so that there is one; that takes microseconds.
 func (h *Host) begin(key poolKey, p Peer) (*link, error) {
-	sock, err := dialSocket(p.NS, p.Local, p.Remote)
+	ns, err := p.NS.Clone()
 	if err != nil {
 		return nil, err
 	}
-	l := &link{h: h, key: key, peer: p, sock: sock, ready: make(chan struct{}), gone: make(chan struct{})}
+	sock, err := dialSocket(ns, p.Local, p.Remote)
+	if err != nil {
+		ns.Close()
+		return nil, err
+	}
+	p.NS = nil // the caller's
+	l := &link{h: h, key: key, peer: p, ns: ns, sock: sock, ready: make(chan struct{}), gone: make(chan struct{})}
+	if p.ZeroRTT {
+		l.early = newEarly()
+	}
 	sock.onPacket = l.firstPacket
 	ctx, abort := context.WithCancelCause(h.ctx)
 	l.abort = abort
@@ -108,7 +124,7 @@ func (h *Host) begin(key poolKey, p Peer) (*link, error) {
 		}
 	}
 	if p.Raw {
-		l.raw = newDelivery()
+		l.raw = newDelivery(h)
 	} else {
 		h.pool[key] = append(h.pool[key], l)
 	}

@@ -31,7 +31,7 @@ func TestFastOpenSendsBeforeTheAnswer(t *testing.T) {
 	}
 	in := <-incoming
 	early := make([]byte, 5)
-	if _, err := io.ReadFull(in.st.s, early); err != nil || string(early) != "early" {
+	if _, err := io.ReadFull(in.st.s.Load(), early); err != nil || string(early) != "early" {
 		t.Fatalf("before the answer the server reads %q, %v", early, err)
 	}
 	srv, err := in.Accept()

@@ -2,6 +2,7 @@ package quic
 
 import (
 	"context"
+	"crypto/tls"
 	"net/netip"
 	"slices"
 	"sync"
@@ -28,6 +29,7 @@ func (p Peer) alpn() string {
 
 // dialRaw makes a connection for one stream.
 func (h *Host) dialRaw(ctx context.Context, p Peer, clientPort uint16, onAnswer func()) (*Stream, error) {
+	p.ZeroRTT = false // nothing is kept that it could use
 	h.mu.Lock()
 	if h.closed {
 		h.mu.Unlock()
@@ -73,17 +75,6 @@ func (l *link) openRaw(ctx context.Context, p Peer, clientPort uint16) (*Stream,
 	return newStream(c, s, netip.AddrPortFrom(c.local.Addr(), clientPort), p.Remote), nil
 }
 
-// quicConfig is the link's part of what quic-go is told.
-func (l *link) quicConfig() *quicgo.Config {
-	c := l.h.quicConfig(true)
-	if l.peer.Raw {
-		c.MaxIncomingUniStreams = -1
-		c.KeepAlivePeriod = l.h.cfg.KeepAlive // we have no message for it
-		c.Tracer = func(context.Context, bool, quicgo.ConnectionID) qlogwriter.Trace { return l.raw }
-	}
-	return c
-}
-
 // rawOver closes the connection once its stream is over and the peer has it
 // all. mu is held.
 func (c *conn) rawOver() {
@@ -107,9 +98,10 @@ func (c *conn) rawOver() {
 	})
 }
 
-// delivery is how much of the one stream the peer has acknowledged. It is a
-// qlogwriter.Trace and Recorder. Its memory is what is in flight.
+// delivery is how much of the one stream the peer has acknowledged. Its
+// memory is what is in flight.
 type delivery struct {
+	h    *Host
 	done chan struct{} // closed when all was, with the FIN or reset
 
 	mu     sync.Mutex // guards what follows
@@ -128,21 +120,61 @@ type piece struct {
 	size  int64 // of the stream, if the packet tells its end; else -1
 }
 
-func newDelivery() *delivery {
-	return &delivery{done: make(chan struct{}), sent: map[qlog.PacketNumber]piece{}, size: -1}
+func newDelivery(h *Host) *delivery {
+	return &delivery{h: h, done: make(chan struct{}), sent: map[qlog.PacketNumber]piece{}, size: -1}
 }
 
-// AddProducer, RecordEvent and Close are quic-go's way of telling.
-func (d *delivery) AddProducer() qlogwriter.Recorder { return d }
+// configure has quic-go tell d, besides whoever else traces connections.
+// Nothing is kept for the next connection.
+func (d *delivery) configure(tc *tls.Config, qc *quicgo.Config) {
+	tc.SessionTicketsDisabled = true
+	qc.MaxIncomingUniStreams = -1
+	qc.KeepAlivePeriod = d.h.cfg.KeepAlive // we have no message for it
+	other := qc.Tracer
+	qc.Tracer = func(ctx context.Context, client bool, id quicgo.ConnectionID) qlogwriter.Trace {
+		t := rawTrace{d: d}
+		if other != nil {
+			t.Trace = other(ctx, client, id)
+		}
+		return t
+	}
+}
 
-// SupportsSchemas is part of qlogwriter.Trace.
-func (d *delivery) SupportsSchemas(string) bool { return false }
+// rawTrace is a trace of which d has a copy.
+type rawTrace struct {
+	qlogwriter.Trace // nil: nobody else wants it
+	d                *delivery
+}
 
-// Close does nothing: who waits sees the connection's end, too.
-func (d *delivery) Close() error { return nil }
+func (t rawTrace) AddProducer() qlogwriter.Recorder {
+	r := rawRecorder{d: t.d}
+	if t.Trace != nil {
+		r.Recorder = t.Trace.AddProducer()
+	}
+	return r
+}
 
-// RecordEvent takes what was sent, lost and acknowledged.
-func (d *delivery) RecordEvent(e qlogwriter.Event) {
+type rawRecorder struct {
+	qlogwriter.Recorder // may be nil
+	d                   *delivery
+}
+
+func (r rawRecorder) RecordEvent(e qlogwriter.Event) {
+	r.d.record(e)
+	if r.Recorder != nil {
+		r.Recorder.RecordEvent(e)
+	}
+}
+
+func (r rawRecorder) Close() error {
+	if r.Recorder == nil {
+		return nil
+	}
+	return r.Recorder.Close()
+}
+
+// record takes what was sent, lost and acknowledged.
+func (d *delivery) record(e qlogwriter.Event) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch e := e.(type) {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -21,23 +22,35 @@ import (
 
 // socket is a UDP socket as quic-go sees it. It keeps the network's errors
 // from quic-go, which would end every connection at the first of them, and
-// tells them to onError.
+// tells them to onError. The one of the kernel's under it may be replaced
+// (rebind), which quic-go does not see.
 //
 // quic-go reads through ReadBatch because the type has that method; without
 // it, it would take the file descriptor and read past us.
 type socket struct {
-	*net.UDPConn // owned by the transport's owner, who closes it after the transport
-	batch        *ipv4.PacketConn
-	raw          syscall.RawConn
+	*net.UDPConn // the first one, whose options quic-go sets
+	cur          atomic.Pointer[udp]
 	connected    bool // to one peer: addresses are left out on sending
-	queue        bool // the error queue is on (IP_RECVERR)
 	// onPacket is called for the first read that brings packets. May be nil.
 	onPacket func()
-	answered bool         // onPacket was called; only the reading goroutine uses it
-	lastRead atomic.Int64 // when the last packet was read, as time.Time.UnixNano
+	answered bool          // onPacket was called; only the reading goroutine uses it
+	lastRead atomic.Int64  // when the last packet was read, as time.Time.UnixNano
+	news     chan struct{} // holds one after packets were read
 	// onError is told each error, from the reading or a writing goroutine.
 	// It must not block.
 	onError func(socketError)
+
+	mu    sync.Mutex // guards what follows
+	prev  *udp       // the one before cur; nil when there is none, or closed
+	ended bool       // quic-go reads no more, or Close was called
+}
+
+// udp is a UDP socket of the kernel's.
+type udp struct {
+	*net.UDPConn
+	batch *ipv4.PacketConn
+	raw   syscall.RawConn
+	queue bool // the error queue is on (IP_RECVERR)
 }
 
 // socketError is one error the network, or the kernel on sending, gave.
@@ -58,21 +71,40 @@ var (
 var useErrorQueue = true
 
 func newSocket(c *net.UDPConn, connected bool) (*socket, error) {
+	u, err := newUDP(c)
+	if err != nil {
+		return nil, err
+	}
+	s := &socket{UDPConn: c, connected: connected, onError: func(socketError) {}, news: make(chan struct{}, 1)}
+	s.cur.Store(u)
+	return s, nil
+}
+
+func newUDP(c *net.UDPConn) (*udp, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
-	s := &socket{
-		UDPConn: c, batch: ipv4.NewPacketConn(c), raw: raw, connected: connected,
-		onError: func(socketError) {},
-	}
-	s.queue = useErrorQueue && s.enableErrorQueue()
-	return s, nil
+	u := &udp{UDPConn: c, batch: ipv4.NewPacketConn(c), raw: raw}
+	u.queue = useErrorQueue && u.enableErrorQueue()
+	return u, nil
 }
 
 // dialSocket makes a UDP socket in ns that is connected to remote, from local
 // unless that is the zero Addr. Errors wrap the kernel's errno.
-func dialSocket(ns *netns.NS, local netip.Addr, remote netip.AddrPort) (s *socket, err error) {
+func dialSocket(ns *netns.NS, local netip.Addr, remote netip.AddrPort) (*socket, error) {
+	c, err := dialUDP(ns, local, remote)
+	if err != nil {
+		return nil, err
+	}
+	s, err := newSocket(c, true)
+	if err != nil {
+		c.Close()
+	}
+	return s, err
+}
+
+func dialUDP(ns *netns.NS, local netip.Addr, remote netip.AddrPort) (u *net.UDPConn, err error) {
 	var laddr *net.UDPAddr
 	if local.IsValid() {
 		laddr = net.UDPAddrFromAddrPort(netip.AddrPortFrom(local, 0))
@@ -92,12 +124,10 @@ func dialSocket(ns *netns.NS, local netip.Addr, remote netip.AddrPort) (s *socke
 			}
 			return err
 		}
-		if s, err = newSocket(c.(*net.UDPConn), true); err != nil {
-			c.Close()
-		}
-		return err
+		u = c.(*net.UDPConn)
+		return nil
 	})
-	return s, err
+	return u, err
 }
 
 // noBroadcast takes back what package net gives each UDP socket.
@@ -197,27 +227,43 @@ func zoneIndex(zone string) (uint32, error) {
 // heard is when the last packet was read.
 func (s *socket) heard() time.Time { return time.Unix(0, s.lastRead.Load()) }
 
+// LocalAddr is where packets come from now.
+func (s *socket) LocalAddr() net.Addr { return s.cur.Load().LocalAddr() }
+
 // ReadBatch reads packets, and errors beside them, until there is a packet.
 // It returns an error only when the socket is of no more use or the deadline
 // passed.
 func (s *socket) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
 	for {
-		n, err := s.batch.ReadBatch(ms, flags)
+		u := s.cur.Load()
+		n, err := u.batch.ReadBatch(ms, flags)
 		if err == nil && n > 0 {
-			s.lastRead.Store(time.Now().UnixNano())
-			if !s.answered {
-				s.answered = true
-				if s.onPacket != nil {
-					s.onPacket()
-				}
-			}
+			s.tellRead()
 			return n, nil
+		}
+		if s.cur.Load() != u {
+			continue // rebind ended the wait
 		}
 		errno, soft := networkErrno(err)
 		if err != nil && !soft {
 			return n, err
 		}
-		s.takeErrors(errno)
+		s.takeErrors(u, errno)
+	}
+}
+
+// tellRead is called when packets were read.
+func (s *socket) tellRead() {
+	s.lastRead.Store(time.Now().UnixNano())
+	select {
+	case s.news <- struct{}{}:
+	default:
+	}
+	if !s.answered {
+		s.answered = true
+		if s.onPacket != nil {
+			s.onPacket()
+		}
 	}
 }
 
@@ -231,15 +277,19 @@ func (s *socket) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err
 		addr = nil
 	}
 	for try := 0; ; try++ {
-		n, oobn, err = s.UDPConn.WriteMsgUDP(b, oob, addr)
+		u := s.cur.Load()
+		n, oobn, err = u.WriteMsgUDP(b, oob, addr)
 		if err == nil {
 			return n, oobn, nil
+		}
+		if s.cur.Load() != u {
+			continue // rebind came in between
 		}
 		errno, soft := networkErrno(err)
 		if !soft || errno == unix.EIO {
 			return n, oobn, err
 		}
-		icmps := s.takeErrors(errno)
+		icmps := s.takeErrors(u, errno)
 		if try < 3 && (icmps || try == 0) {
 			continue
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -23,7 +24,9 @@ import (
 // there; Close does what is left.
 type Stream struct {
 	c             *conn
-	s             *quicgo.Stream
+	s             atomic.Pointer[quicgo.Stream] // another takes its place when 0-RTT is rejected
+	ctx           context.Context               // ends with writing
+	early         *earlyStream                  // nil unless opened before the end of the handshake
 	local, remote netip.AddrPort
 
 	// awaits is what a stream opened fast has yet to read; the reader's.
@@ -35,16 +38,29 @@ type Stream struct {
 
 	wmu  sync.Mutex // keeps CloseWrite out of a running Write (quic-go wants that)
 	over atomic.Uint32
+
+	read, written atomic.Uint64 // octets
 }
 
 const (
 	readOver uint32 = 1 << iota
 	writeOver
+	earlyOver // it is settled what becomes of 0-RTT data
+
+	allOver = readOver | writeOver | earlyOver
 )
 
 // newStream takes s over, which the caller has counted with c.
 func newStream(c *conn, s *quicgo.Stream, local, remote netip.AddrPort) *Stream {
-	st := &Stream{c: c, s: s, local: local, remote: remote}
+	st := &Stream{c: c, ctx: s.Context(), local: local, remote: remote}
+	st.s.Store(s)
+	st.over.Store(earlyOver)
+	st.watch(s)
+	return st
+}
+
+// watch ends writing with s.
+func (st *Stream) watch(s *quicgo.Stream) {
 	// The context ends when the peer stops us, too: that must be known even
 	// if nobody writes. CancelWrite then lets quic-go forget the stream.
 	context.AfterFunc(s.Context(), func() {
@@ -52,13 +68,12 @@ func newStream(c *conn, s *quicgo.Stream, local, remote netip.AddrPort) *Stream 
 			s.CancelWrite(streamReset)
 		}
 	})
-	return st
 }
 
 // half marks a direction as over and tells whether it was not before.
 func (st *Stream) half(dir uint32) bool {
 	old := st.over.Or(dir)
-	if old != readOver|writeOver && old|dir == readOver|writeOver {
+	if old != allOver && old|dir == allOver {
 		st.c.release()
 	}
 	return old&dir == 0
@@ -71,8 +86,30 @@ func (st *Stream) Read(p []byte) (int, error) {
 	if err := st.lateStatus(); err != nil {
 		return 0, err
 	}
-	n, err := st.s.Read(p)
+	n, err := (*received)(st).Read(p)
+	st.read.Add(uint64(n))
 	return n, st.readEnd(err)
+}
+
+// received reads from QUIC, with its errors.
+type received Stream
+
+func (st *received) Read(p []byte) (int, error) {
+	for {
+		n, err := st.s.Load().Read(p)
+		again, err := st.early.retry(err)
+		if !again {
+			return n, err
+		}
+	}
+}
+
+func (st *received) await() {
+	var b [1]byte
+	for again := true; again; {
+		_, err := st.s.Load().Peek(b[:]) // Read tells the error, after what came before it
+		again, _ = st.early.retry(err)
+	}
 }
 
 // lateStatus reads the status of a stream opened fast. A refusal is a reset: the
@@ -88,6 +125,9 @@ func (st *Stream) lateStatus() error {
 	st.awaits.status = false
 	if err == nil {
 		return nil
+	} else if errors.Is(err, net.ErrClosed) { // our own doing; what was written still counts
+		st.awaits.err = err
+		return err
 	}
 	st.c.h.log.Info("connection refused after it was taken for open", "peer", st.remote, "err", err)
 	st.Reset()
@@ -104,8 +144,7 @@ func (st *Stream) AwaitRead() {
 	if st.lateStatus() != nil {
 		return
 	}
-	var b [1]byte
-	_, _ = st.s.Peek(b[:]) // Read tells the error, after what came before it
+	(*received)(st).await()
 }
 
 func (st *Stream) readEnd(err error) error {
@@ -128,19 +167,45 @@ func (st *Stream) WriteTo(w io.Writer) (int64, error) {
 func (st *Stream) Write(p []byte) (int, error) {
 	st.wmu.Lock()
 	defer st.wmu.Unlock()
-	n, err := st.s.Write(p)
+	n, err := st.send(p)
+	st.written.Add(uint64(n))
 	return n, streamError(err)
 }
+
+// send writes to QUIC, with its errors.
+func (st *Stream) send(p []byte) (n int, err error) {
+	if st.early != nil {
+		if n, err = st.early.write(st, p); err != nil || n == len(p) {
+			return n, err
+		}
+	}
+	m, err := st.s.Load().Write(p[n:])
+	return n + m, err
+}
+
+// answer writes the status, as Write does, but it is not counted.
+func (st *Stream) answer(s status) (int, error) {
+	st.wmu.Lock()
+	defer st.wmu.Unlock()
+	n, err := st.send([]byte{byte(s)})
+	return n, streamError(err)
+}
+
+// BytesRead counts what Read has given, in octets.
+func (st *Stream) BytesRead() uint64 { return st.read.Load() }
+
+// BytesWritten counts what Write has taken, in octets.
+func (st *Stream) BytesWritten() uint64 { return st.written.Load() }
 
 // CloseWrite sends FIN after what was written: shutdown(SHUT_WR). It waits for
 // a running Write. Errors: what ended writing before; a second call has none.
 func (st *Stream) CloseWrite() error {
 	st.wmu.Lock()
 	defer st.wmu.Unlock()
-	if st.s.Context().Err() == nil && st.s.Close() == nil {
+	if st.ctx.Err() == nil && (st.early.closeWrite(st) || st.s.Load().Close() == nil) {
 		return nil
 	}
-	if cause := context.Cause(st.s.Context()); cause != quicgo.ErrStreamClosed {
+	if cause := context.Cause(st.ctx); cause != quicgo.ErrStreamClosed {
 		return streamError(cause)
 	}
 	return nil
@@ -152,9 +217,9 @@ func (st *Stream) CloseWrite() error {
 func (st *Stream) Reset() { st.abort(streamReset) }
 
 func (st *Stream) abort(code quicgo.StreamErrorCode) {
-	st.s.SetReliableBoundary()
-	st.s.CancelWrite(code)
-	st.s.CancelRead(code)
+	if !st.early.abort(st, code) {
+		abortQUIC(st.s.Load(), code)
+	}
 	st.half(readOver)
 	st.half(writeOver)
 }
@@ -163,7 +228,9 @@ func (st *Stream) abort(code quicgo.StreamErrorCode) {
 // peer's writes then fail with ErrStopped, once it hears of it. Writing is not
 // affected.
 func (st *Stream) StopRead() {
-	st.s.CancelRead(streamStopped)
+	if !st.early.stopRead(st) {
+		st.s.Load().CancelRead(streamStopped)
+	}
 	st.half(readOver)
 }
 
@@ -179,24 +246,34 @@ func (st *Stream) Close() error {
 
 // WriteDone is closed when the peer takes no more (reset, stopped, lost), and
 // by our own CloseWrite and Reset; for a relay with nothing to write.
-func (st *Stream) WriteDone() <-chan struct{} { return st.s.Context().Done() }
+func (st *Stream) WriteDone() <-chan struct{} { return st.ctx.Done() }
 
 // WriteErr tells why WriteDone was closed: ErrReset, ErrStopped, ErrLost or
 // net.ErrClosed; nil while it is open.
-func (st *Stream) WriteErr() error { return streamError(context.Cause(st.s.Context())) }
+func (st *Stream) WriteErr() error { return streamError(context.Cause(st.ctx)) }
 
 // WhenWriteEnds has f called once, on a goroutine of its own, with WriteErr
 // when WriteDone is closed. It costs no goroutine until then.
 func (st *Stream) WhenWriteEnds(f func(error)) {
-	context.AfterFunc(st.s.Context(), func() { f(st.WriteErr()) })
+	context.AfterFunc(st.ctx, func() { f(st.WriteErr()) })
 }
 
 // SetReadDeadline and SetWriteDeadline work as those of net.Conn; the errors
 // are os.ErrDeadlineExceeded.
-func (st *Stream) SetReadDeadline(t time.Time) error { return st.s.SetReadDeadline(t) }
+func (st *Stream) SetReadDeadline(t time.Time) error {
+	if st.early != nil {
+		st.early.deadline(&st.early.readLine, t)
+	}
+	return st.s.Load().SetReadDeadline(t)
+}
 
 // SetWriteDeadline: see SetReadDeadline.
-func (st *Stream) SetWriteDeadline(t time.Time) error { return st.s.SetWriteDeadline(t) }
+func (st *Stream) SetWriteDeadline(t time.Time) error {
+	if st.early != nil {
+		st.early.deadline(&st.early.writeLine, t)
+	}
+	return st.s.Load().SetWriteDeadline(t)
+}
 
 // LocalAddr is our IP and the TCP port the program has: the client's own port,
 // or the listening port.

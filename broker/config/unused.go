@@ -5,8 +5,6 @@ import "fmt"
 // unused are the settings that are read and checked, and that this version does
 // nothing with. Whoever makes one work takes its line out.
 var unused = []string{
-	"wire.migration", "wire.resumption",
-	"qlog.dir", "qlog.max_bytes", "qlog.max_files",
 	"limits.streams_per_connection", "limits.connections_per_peer", "limits.connections", "limits.handshakes_per_second",
 }
 
@@ -16,11 +14,6 @@ func (c *Config) Unused() (list []string) {
 	for _, name := range unused {
 		if o := c.origins[name]; !o.Built() {
 			list = append(list, fmt.Sprintf("%v: %s", o, name))
-		}
-	}
-	for i := range c.Rules {
-		if c.Rules[i].ZeroRTT {
-			list = append(list, c.Rules[i].Where+": rule.zero_rtt")
 		}
 	}
 	return list

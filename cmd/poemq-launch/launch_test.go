@@ -134,7 +134,7 @@ func TestHandover(t *testing.T) {
 	defer b.mu.Unlock()
 	raw, _ := json.Marshal(b.state)
 	pid := strings.TrimSpace(r.stdout)
-	want := `{"fds":["seccompFd"],"metadata":"{\"poemq\":1,\"quic\":\"require\",\"match\":[[2,1,261]],\"cmd\":\"sh\"}","ociVersion":"1.0.2","pid":` + pid +
+	want := `{"fds":["seccompFd"],"metadata":"{\"poemq\":1,\"quic\":\"require\",\"match\":[[2,1,261]],\"netns\":true,\"cmd\":\"sh\"}","ociVersion":"1.0.2","pid":` + pid +
 		`,"state":{"bundle":"/","id":"poemq-` + pid + `","ociVersion":"1.0.2","pid":` + pid + `,"status":"creating"}}`
 	if string(raw) != want {
 		t.Errorf("handover\n%s, want\n%s", raw, want)

@@ -127,6 +127,8 @@ func start(c *config.Config, log *slog.Logger) (*running, error) {
 		Identity: id, Log: log, PKI: pki, Authorize: allow.Authorize,
 		MaxIdle: c.Wire.MaxIdle, KeepAlive: c.Wire.KeepAlive, HandshakeTimeout: c.Wire.HandshakeTimeout,
 		UDPPort: uint16(c.Wire.UDPPort), PoolIdle: c.Pool.Idle, MaxConnections: c.Pool.MaxConnections, NoFastOpen: !c.Pool.FastOpen,
+		NoResumption: !c.Wire.Resumption, QlogDir: c.Qlog.Dir, QlogMaxFiles: c.Qlog.MaxFiles, QlogMaxBytes: c.Qlog.MaxBytes,
+		NoMigration: !c.Wire.Migration,
 	}
 	if path := os.Getenv("SSLKEYLOGFILE"); path != "" {
 		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)

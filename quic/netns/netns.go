@@ -148,6 +148,23 @@ func serve(fd int, work <-chan job, ready chan<- error) {
 	}
 }
 
+// Clone makes another handle of the namespace, for the caller to close.
+func (n *NS) Clone() (*NS, error) {
+	if n.IsSelf() {
+		return n, nil
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return nil, ErrClosed
+	}
+	fd, err := unix.FcntlInt(uintptr(n.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("duplicate namespace fd: %w", err)
+	}
+	return &NS{id: n.id, fd: fd}, nil
+}
+
 // Close ends the worker thread after running calls and closes the fd. Sockets
 // made inside stay. A second Close does nothing.
 func (n *NS) Close() error {

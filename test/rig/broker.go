@@ -3,6 +3,7 @@ package rig
 import (
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,6 +23,13 @@ type Broker struct {
 // served by it.
 func (r *Rig) StartBroker(name string) *Broker {
 	r.Helper()
+	return r.StartBrokerOn(nil, name)
+}
+
+// StartBrokerOn is StartBroker for a place of its own. A second one with the
+// same name has the same state: the first one's key and pins.
+func (r *Rig) StartBrokerOn(place Place, name string, flags ...string) *Broker {
+	r.Helper()
 	if Native() {
 		return nil
 	}
@@ -29,12 +37,19 @@ func (r *Rig) StartBroker(name string) *Broker {
 	b := &Broker{socket: filepath.Join(dir, "s")}
 	c := r.Command(filepath.Join(binDir(), "poemqd"), "serve", "--socket", b.socket,
 		"--state-dir", r.Mkdir("broker-"+name+"/state", ""), "--control", filepath.Join(dir, "c"))
-	c.Outside = true
+	c.Args = append(c.Args, flags...)
+	c.Outside, c.On = true, place
 	b.control = filepath.Join(dir, "c")
 	b.Proc = c.Start()
-	b.until(serveLimit, "make its socket", func() bool {
-		_, err := os.Stat(b.socket)
-		return err == nil
+	// A broker that was killed has left its sockets; the control socket is the
+	// last that is made.
+	b.until(serveLimit, "serve", func() bool {
+		c, err := net.Dial("unix", b.control)
+		if err != nil {
+			return false
+		}
+		c.Close()
+		return true
 	})
 	return b
 }

@@ -34,17 +34,25 @@ type Cmd struct {
 	Flags []string
 	// Broker serves the program; nil leaves it to bring up a private one.
 	Broker *Broker
+	// On is where it runs; nil is here.
+	On Place
+}
+
+// Place starts programs somewhere, as in another network namespace.
+type Place interface {
+	Start(*exec.Cmd) error
 }
 
 // Proc is a started program. Its Rig ends it.
 type Proc struct {
-	rig  *Rig
-	name string
-	cmd  *exec.Cmd
-	out  string        // file with its standard output
-	err  string        // file with its standard error
-	in   io.Writer     // what Tell writes to; closed with the process's end
-	done chan struct{} // closed when it has been waited for
+	rig    *Rig
+	name   string
+	native bool // without poemq
+	cmd    *exec.Cmd
+	out    string        // file with its standard output
+	err    string        // file with its standard error
+	in     io.Writer     // what Tell writes to; closed with the process's end
+	done   chan struct{} // closed when it has been waited for
 }
 
 // Command prepares a program and its arguments; numbers are printed.
@@ -148,7 +156,10 @@ func (c *Cmd) Start() *Proc {
 	defer stderr.Close()
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 
-	p := &Proc{rig: r, name: strings.Join(c.Args, " "), cmd: cmd, out: log + ".out", err: log + ".err", done: make(chan struct{})}
+	p := &Proc{
+		rig: r, name: strings.Join(c.Args, " "), cmd: cmd, out: log + ".out", err: log + ".err",
+		native: Native() || c.Outside, done: make(chan struct{}),
+	}
 	if len(p.name) > 200 {
 		p.name = p.name[:200] + "…"
 	}
@@ -158,7 +169,11 @@ func (c *Cmd) Start() *Proc {
 			r.Fatal(err)
 		}
 	}
-	if err := cmd.Start(); err != nil {
+	start := cmd.Start
+	if c.On != nil {
+		start = func() error { return c.On.Start(cmd) }
+	}
+	if err := start(); err != nil {
 		r.Fatalf("%s: %v", p, err)
 	}
 	go func() {
@@ -305,7 +320,7 @@ func (p *Proc) SaysWithin(limit time.Duration, text string) {
 // kernel's tables: a connection to find out would be seen on the wire.
 func (p *Proc) Listens(port int) {
 	p.rig.Helper()
-	p.until(serveLimit, fmt.Sprintf("listen on port %d", port), func() bool { return Listening(port) })
+	p.until(serveLimit, fmt.Sprintf("listen on port %d", port), func() bool { return p.listening(port) })
 }
 
 // until polls for something the program is to do before it ends.
@@ -322,20 +337,20 @@ func (p *Proc) until(limit time.Duration, what string, cond func() bool) {
 	}
 }
 
-// Listening reports whether somebody listens on the port: UDP under poemq,
-// where QUIC comes in, and TCP natively.
-func Listening(port int) bool {
+// listening reports whether somebody in the program's network namespace listens
+// on the port: UDP under poemq, where QUIC comes in, and TCP without.
+func (p *Proc) listening(port int) bool {
 	const listen = "0A"
-	tables := []string{"/proc/net/udp", "/proc/net/udp6"}
-	if Native() {
-		tables = []string{"/proc/net/tcp", "/proc/net/tcp6"}
+	tables := []string{"udp", "udp6"}
+	if p.native {
+		tables = []string{"tcp", "tcp6"}
 	}
 	suffix := fmt.Sprintf(":%04X", port)
 	for _, table := range tables {
-		data, _ := os.ReadFile(table)
+		data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", p.Pid(), table))
 		for line := range strings.Lines(string(data)) {
 			f := strings.Fields(line)
-			if len(f) > 3 && strings.HasSuffix(f[1], suffix) && (!Native() || f[3] == listen) {
+			if len(f) > 3 && strings.HasSuffix(f[1], suffix) && (!p.native || f[3] == listen) {
 				return true
 			}
 		}
