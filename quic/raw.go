@@ -15,9 +15,11 @@ import (
 
 // Raw connections (Peer.Raw) are for QUIC tools without our protocol: the
 // program's bytes are those of the one bidirectional stream, and connect(2)
-// succeeds with the handshake. There is no control stream, so what the peer has
-// received is known from its acknowledgements alone: delivery reads them in
-// quic-go's trace, for quic-go tells them nowhere else.
+// succeeds with the handshake. There is no control stream, and closing a
+// connection drops what the peer's program has not read yet. So a peer is taken
+// to be through when it ends its direction after it has acknowledged all of ours;
+// delivery sees that in quic-go's trace, for quic-go tells it nowhere else. A
+// peer that ended before may close the connection itself, within lingerTime.
 
 // alpn is the protocol that p speaks.
 func (p Peer) alpn() string {
@@ -75,8 +77,8 @@ func (l *link) openRaw(ctx context.Context, p Peer, clientPort uint16) (*Stream,
 	return newStream(c, s, netip.AddrPortFrom(c.local.Addr(), clientPort), p.Remote), nil
 }
 
-// rawOver closes the connection once its stream is over and the peer has it
-// all. mu is held.
+// rawOver closes the connection once its stream is over and the peer is through
+// with it. mu is held.
 func (c *conn) rawOver() {
 	if c.ctl.closing {
 		return
@@ -90,7 +92,7 @@ func (c *conn) rawOver() {
 		patience := time.NewTimer(lingerTime)
 		defer patience.Stop()
 		select {
-		case <-c.raw.done:
+		case <-c.raw.through:
 		case <-patience.C:
 		case <-c.qc.Context().Done():
 		}
@@ -101,14 +103,14 @@ func (c *conn) rawOver() {
 // delivery is how much of the one stream the peer has acknowledged. Its
 // memory is what is in flight.
 type delivery struct {
-	h    *Host
-	done chan struct{} // closed when all was, with the FIN or reset
+	h       *Host
+	through chan struct{} // closed when the peer ended after it had acknowledged all
 
-	mu     sync.Mutex // guards what follows
-	sent   map[qlog.PacketNumber]piece
-	acked  []span // in order, apart from each other
-	size   int64  // what has to arrive; -1: not known yet
-	closed bool
+	mu    sync.Mutex // guards what follows
+	sent  map[qlog.PacketNumber]piece
+	acked []span // in order, apart from each other
+	size  int64  // what has to arrive; -1: not known yet
+	ended bool   // through is closed
 }
 
 // span is octets from to before end.
@@ -121,7 +123,7 @@ type piece struct {
 }
 
 func newDelivery(h *Host) *delivery {
-	return &delivery{h: h, done: make(chan struct{}), sent: map[qlog.PacketNumber]piece{}, size: -1}
+	return &delivery{h: h, through: make(chan struct{}), sent: map[qlog.PacketNumber]piece{}, size: -1}
 }
 
 // configure has quic-go tell d, besides whoever else traces connections.
@@ -195,6 +197,12 @@ func (d *delivery) record(e qlogwriter.Event) {
 				d.ack(ack)
 			}
 		}
+		for _, f := range e.Frames { // a reset may only answer our StopRead
+			if s, ok := f.Frame.(*qlog.StreamFrame); ok && s.Fin && d.all() && !d.ended {
+				d.ended = true
+				close(d.through)
+			}
+		}
 	}
 }
 
@@ -230,11 +238,14 @@ func (d *delivery) ack(f *qlog.AckFrame) {
 			d.size = p.size
 		}
 	}
-	all := d.size == 0 || len(d.acked) > 0 && d.acked[0].from == 0 && d.acked[0].end >= d.size
-	if d.size >= 0 && all && !d.closed {
-		d.closed = true
-		close(d.done)
+}
+
+// all reports that everything was acknowledged; mu is held.
+func (d *delivery) all() bool {
+	if d.size <= 0 {
+		return d.size == 0
 	}
+	return len(d.acked) > 0 && d.acked[0].from == 0 && d.acked[0].end >= d.size
 }
 
 // merge adds s to a list in order.
