@@ -60,6 +60,7 @@ type Broker struct {
 	policy     atomic.Pointer[policy.Policy]
 	fallback   atomic.Pointer[Fallback]
 	memory     memory
+	fronts     fronts
 	oracle     oracle
 	tripwires  tripwires
 	young      young
@@ -112,6 +113,7 @@ func New(c Config) (*Broker, error) {
 // run get resets, and ENOSYS from what is trapped.
 func (b *Broker) Close() error {
 	b.stop()
+	b.closeFronts()
 	b.mu.Lock()
 	for _, s := range b.sessions {
 		s.listener.Stop()
@@ -177,6 +179,8 @@ type Status struct {
 	Goroutines int     `json:"goroutines"`
 	Fds        int     `json:"fds"`
 	HeapBytes  uint64  `json:"heap_bytes"`
+	// Fronts' connections are not among the relays.
+	Fronts []FrontStatus `json:"fronts"`
 }
 
 // Status counts what there is now.
@@ -184,12 +188,13 @@ func (b *Broker) Status() Status {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	fds, _ := os.ReadDir("/proc/self/fd")
+	fronts := b.frontStatus()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return Status{
 		PID: os.Getpid(), Uptime: time.Since(b.started).Seconds(),
 		Sessions: len(b.sessions), Sockets: len(b.sockets), Relays: b.relays,
-		Goroutines: runtime.NumGoroutine(), Fds: len(fds), HeapBytes: m.HeapAlloc,
+		Goroutines: runtime.NumGoroutine(), Fds: len(fds), HeapBytes: m.HeapAlloc, Fronts: fronts,
 	}
 }
 

@@ -199,7 +199,7 @@ func (l *listenState) acceptTCP() {
 			time.Sleep(100 * time.Millisecond) // no descriptors or memory left, which passes
 			continue
 		}
-		t := tcpTransport{c.(*net.TCPConn)}
+		t := newTCP(c.(*net.TCPConn))
 		a := &arrival{remote: t.RemoteAddr(), local: t.LocalAddr()}
 		if err := l.enqueue(a, nil, t.wasReset); err != nil {
 			t.Reset()

@@ -43,7 +43,7 @@ func (s *Socket) tcpInfo(val []byte) {
 	case st == listening:
 		info.State = tcpListen
 	case st == connected && relay != nil:
-		if t, ok := relay.carrier().(tcpTransport); ok {
+		if t, ok := relay.carrier().(*tcpTransport); ok {
 			kernelInfo(t, raw)
 		} else if q, ok := relay.carrier().(*quic.Stream); ok {
 			quicInfo(q.Stats(), &info)
@@ -79,7 +79,7 @@ func quicInfo(st quic.Stats, info *unix.TCPInfo) {
 }
 
 // kernelInfo is the truth where TCP carries the bytes.
-func kernelInfo(t tcpTransport, info []byte) {
+func kernelInfo(t *tcpTransport, info []byte) {
 	raw, err := t.SyscallConn()
 	if err != nil {
 		return

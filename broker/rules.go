@@ -12,7 +12,6 @@ import (
 
 	"github.com/poemq/poemq/broker/policy"
 	"github.com/poemq/poemq/quic"
-	"golang.org/x/sys/unix"
 )
 
 // ruling is the policy in force, and what looks after its host names.
@@ -89,15 +88,20 @@ func cgroupOf(tid int) (string, error) {
 	return found, nil
 }
 
-// peer is whom d connects to by QUIC. What the policy demands of the peer and
-// cannot be had is an error, never left out.
-func (d *dialState) peer() (quic.Peer, error) {
+// peer is whom d connects to by QUIC.
+func (d *dialState) peer() quic.Peer {
 	p := quic.Peer{NS: d.ns, UID: d.uid, Local: d.bindTo, Remote: d.remote, Expect: d.decision.Identity, ZeroRTT: d.decision.ZeroRTT}
-	if port := d.sock.b.udpPort; port != 0 {
-		p.Remote, p.ServerPort = netip.AddrPortFrom(d.remote.Addr(), port), d.remote.Port()
+	if d.decision.Framing == policy.FramingRaw {
+		p.Raw, p.ALPN = true, d.decision.ALPN
+		return p // such a peer knows no port in a header
 	}
-	if d.decision.Framing != policy.FramingPoemq {
-		return p, fmt.Errorf("framing %q of %s is not spoken by this version: %w", d.decision.Framing, d.decision.By(), unix.EPROTONOSUPPORT)
+	return d.sock.b.onePort(p)
+}
+
+// onePort has p met at the one UDP port of all hosts, if there is one.
+func (b *Broker) onePort(p quic.Peer) quic.Peer {
+	if b.udpPort != 0 {
+		p.Remote, p.ServerPort = netip.AddrPortFrom(p.Remote.Addr(), b.udpPort), p.Remote.Port()
 	}
-	return p, nil
+	return p
 }

@@ -11,22 +11,22 @@ import (
 
 	"github.com/poemq/poemq/broker/policy"
 	"github.com/poemq/poemq/quic"
-	"golang.org/x/sys/unix"
 )
 
-// TestPeerFailsClosed: what a rule demands of a peer and cannot be had is an
-// error, and no connection without it.
-func TestPeerFailsClosed(t *testing.T) {
-	for want, d := range map[unix.Errno]policy.Decision{
-		0:                    {Mode: policy.Require, Identity: "db.example.com", ZeroRTT: true},
-		unix.EPROTONOSUPPORT: {Mode: policy.Require, Framing: policy.FramingRaw, ALPN: "h3"},
+// TestPeer: what a rule demands of a peer is what QUIC is told.
+func TestPeer(t *testing.T) {
+	at := netip.MustParseAddrPort("192.0.2.1:443")
+	for _, d := range []policy.Decision{
+		{Mode: policy.Require, Identity: "db.example.com", ZeroRTT: true},
+		{Mode: policy.Require, Framing: policy.FramingRaw, ALPN: "h3"},
 	} {
-		p, err := (&dialState{sock: &Socket{b: &Broker{}}, decision: d}).peer()
-		if got := asErrno(err, unix.EIO); got != want {
-			t.Errorf("%+v: %v, want %v", d, err, want)
-		}
-		if err == nil && (p.Expect != d.Identity || p.ZeroRTT != d.ZeroRTT) {
+		p := (&dialState{sock: &Socket{b: &Broker{udpPort: 7}}, remote: at, decision: d}).peer()
+		raw := d.Framing == policy.FramingRaw
+		if p.Expect != d.Identity || p.ZeroRTT != d.ZeroRTT || p.Raw != raw || p.ALPN != d.ALPN {
 			t.Errorf("%+v is told as %+v", d, p)
+		}
+		if want := map[bool]uint16{true: 443, false: 7}[raw]; p.Remote.Port() != want {
+			t.Errorf("%+v is sought at %v", d, p.Remote)
 		}
 	}
 }

@@ -38,105 +38,54 @@ type transport interface {
 	RemoteAddr() netip.AddrPort
 }
 
-// tcpTransport is plain TCP.
-type tcpTransport struct{ *net.TCPConn }
-
-// AwaitRead does not wait: this is for the few connections that fall back.
-func (t tcpTransport) AwaitRead() {}
-
-func (t tcpTransport) Read(p []byte) (int, error) {
-	n, err := t.TCPConn.Read(p)
-	return n, tcpError(err)
-}
-
-func (t tcpTransport) Write(p []byte) (int, error) {
-	n, err := t.TCPConn.Write(p)
-	return n, tcpError(err)
-}
-
-func tcpError(err error) error {
-	switch {
-	case err == nil, errors.Is(err, io.EOF):
-		return err
-	case errors.Is(err, unix.EPIPE):
-		return errors.Join(quic.ErrStopped, err)
-	case errors.Is(err, unix.ECONNRESET):
-		return errors.Join(quic.ErrReset, err)
-	}
-	return errors.Join(quic.ErrLost, err)
-}
-
-func (t tcpTransport) Reset() {
-	t.SetLinger(0)
-	t.TCPConn.Close()
-}
-
-// StopRead does nothing: the kernel answers data for a closed socket with RST
-// when Reset or Close comes.
-func (t tcpTransport) StopRead() { t.CloseRead() }
-
-// WhenWriteEnds waits for the connection's end in the poller.
-func (t tcpTransport) WhenWriteEnds(f func(error)) {
-	raw, err := t.SyscallConn()
-	if err != nil {
-		f(net.ErrClosed)
-		return
-	}
-	go func() {
-		reset := false
-		err := raw.Read(func(fd uintptr) bool {
-			p := []unix.PollFd{{Fd: int32(fd)}}
-			_, err := unix.Poll(p, 0)
-			reset = p[0].Revents&unix.POLLERR != 0
-			return err != nil || p[0].Revents != 0
-		})
-		if err != nil || !reset {
-			f(net.ErrClosed)
-			return
-		}
-		f(quic.ErrReset)
-	}()
-}
-
-func (t tcpTransport) LocalAddr() netip.AddrPort  { return addrPort(t.TCPConn.LocalAddr()) }
-func (t tcpTransport) RemoteAddr() netip.AddrPort { return addrPort(t.TCPConn.RemoteAddr()) }
-
-func addrPort(a net.Addr) netip.AddrPort {
-	ap := a.(*net.TCPAddr).AddrPort()
-	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+// attempt is what it takes to reach a peer, by QUIC and by TCP.
+type attempt struct {
+	place   place // where what is learnt of the peer is kept
+	mode    policy.Mode
+	peer    quic.Peer // not for policy.Off
+	port    uint16    // of our side, as the peer is told
+	dialTCP func(context.Context) (transport, error)
 }
 
 // connectTo reaches d's peer as the policy says.
 func (b *Broker) connectTo(ctx context.Context, d *dialState) (transport, error) {
-	switch {
-	case d.remote.Port() == 0:
+	if d.remote.Port() == 0 {
 		return nil, unix.ECONNREFUSED
-	case d.decision.Mode == policy.Off:
-		return b.dialTCP(ctx, d)
 	}
-	peer, err := d.peer()
-	if err != nil {
-		return nil, err
+	a := attempt{
+		place: d.place(), mode: d.decision.Mode, port: d.port.port,
+		dialTCP: func(ctx context.Context) (transport, error) { return b.dialTCP(ctx, d) },
 	}
-	if d.decision.Mode == policy.Require {
-		st, err := b.host.Dial(ctx, peer, d.port.port, nil)
+	if a.mode != policy.Off {
+		a.peer = d.peer()
+	}
+	return b.reach(ctx, &a)
+}
+
+// reach makes the connection that a describes.
+func (b *Broker) reach(ctx context.Context, a *attempt) (transport, error) {
+	switch a.mode {
+	case policy.Off:
+		return a.dialTCP(ctx)
+	case policy.Require:
+		st, err := b.host.Dial(ctx, a.peer, a.port, nil)
 		if err != nil {
 			return nil, err
 		}
-		b.memory.forget(d.place())
+		b.memory.forget(a.place)
 		return st, nil
 	}
-	if b.memory.has(d.place()) {
-		t, err := b.dialTCP(ctx, d)
+	if b.memory.has(a.place) {
+		t, err := a.dialTCP(ctx)
 		if err == nil || errors.Is(context.Cause(ctx), context.Canceled) {
 			return t, err
 		}
-		b.memory.forget(d.place())
+		b.memory.forget(a.place)
 		if ctx.Err() != nil {
 			return nil, err
 		}
 	}
-	return b.race(ctx, d, peer)
+	return b.race(ctx, a)
 }
 
 type raced struct {
@@ -154,13 +103,13 @@ const handshakePatience = time.Second
 // head start, or falls silent in the handshake. When TCP is refused, QUIC gets
 // little more time. A peer whose identity is wrong is not reached in any way. What
 // is learnt of the peer is remembered.
-func (b *Broker) race(ctx context.Context, d *dialState, peer quic.Peer) (transport, error) {
+func (b *Broker) race(ctx context.Context, a *attempt) (transport, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	results := make(chan raced, 2)
 	answered := make(chan struct{}, 1)
 	go func() {
-		st, err := b.host.Dial(ctx, peer, d.port.port, func() { answered <- struct{}{} })
+		st, err := b.host.Dial(ctx, a.peer, a.port, func() { answered <- struct{}{} })
 		if err != nil {
 			results <- raced{err: err, quic: true}
 			return
@@ -175,7 +124,7 @@ func (b *Broker) race(ctx context.Context, d *dialState, peer quic.Peer) (transp
 		tcpStarted = time.Now()
 		running++
 		go func() {
-			t, err := b.dialTCP(ctx, d)
+			t, err := a.dialTCP(ctx)
 			if err != nil {
 				results <- raced{err: err}
 				return
@@ -195,7 +144,7 @@ func (b *Broker) race(ctx context.Context, d *dialState, peer quic.Peer) (transp
 			patience.Reset(handshakePatience)
 		case <-patience.C:
 			switch {
-			case b.host.Connected(peer): // the peer's program is slow
+			case b.host.Connected(a.peer): // the peer's program is slow
 			case tcpErr != nil:
 				cancel()
 				b.discardLoser(results, running)
@@ -209,9 +158,9 @@ func (b *Broker) race(ctx context.Context, d *dialState, peer quic.Peer) (transp
 				cancel()
 				b.discardLoser(results, running)
 				if r.quic {
-					b.memory.forget(d.place())
+					b.memory.forget(a.place)
 				} else if reason, ok := notQUIC(quicErr, heard || len(answered) > 0); ok {
-					b.memory.learn(d.place(), reason, fallback)
+					b.memory.learn(a.place, reason, fallback)
 				}
 				return r.t, nil
 			}
@@ -275,14 +224,14 @@ func (b *Broker) dialTCP(ctx context.Context, d *dialState) (transport, error) {
 	stop := context.AfterFunc(ctx, func() { tcp.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	if err := awaitConnect(tcp); err != nil {
-		tcpTransport{tcp}.Reset()
+		newTCP(tcp).Reset()
 		return nil, err
 	}
 	if !stop() {
-		tcpTransport{tcp}.Reset()
+		newTCP(tcp).Reset()
 		return nil, ctx.Err()
 	}
-	return tcpTransport{tcp}, nil
+	return newTCP(tcp), nil
 }
 
 func (b *Broker) tcpForDial(d *dialState) (int, error) {
@@ -311,40 +260,3 @@ func (b *Broker) tcpForDial(d *dialState) (int, error) {
 // the first write: that would win any race. Without a cookie of the server's
 // the kernel connects at once too.
 func connectNow(fd int) { unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT, 0) }
-
-// wasReset reports that the peer has reset the connection.
-func (t tcpTransport) wasReset() (reset bool) {
-	raw, err := t.SyscallConn()
-	if err != nil {
-		return true
-	}
-	_ = raw.Control(func(fd uintptr) {
-		p := []unix.PollFd{{Fd: int32(fd)}}
-		n, err := unix.Poll(p, 0)
-		reset = err == nil && n == 1 && p[0].Revents&unix.POLLERR != 0
-	})
-	return reset
-}
-
-func awaitConnect(tcp *net.TCPConn) error {
-	raw, err := tcp.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var soErr int
-	err = raw.Write(func(fd uintptr) bool {
-		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
-		if n, err := unix.Poll(p, 0); err != nil || n == 0 {
-			return false
-		}
-		soErr, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
-		return true
-	})
-	if err != nil {
-		return err
-	}
-	if soErr != 0 {
-		return unix.Errno(soErr)
-	}
-	return nil
-}

@@ -35,6 +35,8 @@ type conn struct {
 	onSilent func()
 	// heard is when the last packet came; a client's only.
 	heard func() time.Time
+	// raw is of a connection without our protocol (raw.go); else nil.
+	raw *delivery
 	// early is there as long as the connection is, if it was used before its
 	// handshake was over; a client's only.
 	early *early

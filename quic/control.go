@@ -46,6 +46,9 @@ type control struct {
 // credit for some octets is lost anyway), and so is one that would be 0-RTT data
 // (handshakeDone sends it then). mu is held.
 func (c *conn) sendControl(kind uint64, value []byte) {
+	if c.raw != nil {
+		return // the peer has no control stream
+	}
 	if c.handshaking() {
 		return
 	}
@@ -91,6 +94,10 @@ func (c *conn) drain() {
 // drained is called when the connection drains and no stream is left: tell the
 // peer, and close if it is through, too. mu is held.
 func (c *conn) drained() {
+	if c.raw != nil {
+		c.rawOver()
+		return
+	}
 	if !c.ctl.sentDone || c.ctl.done != c.total {
 		c.ctl.sentDone, c.ctl.done = true, c.total
 		c.sendControl(msgDone, quicvarint.Append(nil, c.total))

@@ -31,6 +31,11 @@ type Peer struct {
 	// "" with a PKI: the certificate has to have Remote's IP address; without
 	// one it is "pin".
 	Expect string
+	// Raw is that the peer speaks no poemq: one connection, dialed anew for each
+	// Dial, carries one stream without our header and status (raw.go). ALPN is
+	// the protocol it is known by; ServerPort is not used.
+	Raw  bool
+	ALPN string
 	// ZeroRTT sends what the program writes first without waiting for the
 	// peer (0-RTT data), when a session with it is kept. Whoever has seen the
 	// packets can then *replay* them: it is for programs whose first bytes may
@@ -49,9 +54,13 @@ type poolKey struct {
 	local  netip.Addr
 	remote netip.AddrPort
 	expect string
+	raw    bool
+	alpn   string
 }
 
-func (p Peer) key() poolKey { return poolKey{p.NS.ID(), p.UID, p.Local, p.Remote, p.Expect} }
+func (p Peer) key() poolKey {
+	return poolKey{p.NS.ID(), p.UID, p.Local, p.Remote, p.Expect, p.Raw, p.ALPN}
+}
 
 // unmapped is p with IPv4 addresses in their own form.
 func (p Peer) unmapped() Peer {
@@ -95,6 +104,9 @@ func (h *Host) Dial(ctx context.Context, p Peer, clientPort uint16, onAnswer fun
 		onAnswer = func() {}
 	}
 	onAnswer = sync.OnceFunc(onAnswer)
+	if p.Raw {
+		return h.dialRaw(ctx, p, clientPort, onAnswer)
+	}
 	for try := 0; ; try++ {
 		st, fresh, err := h.dialOnce(ctx, p, clientPort, onAnswer)
 		if err == nil {

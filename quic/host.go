@@ -274,11 +274,11 @@ func (h *Host) serverTLS() *tls.Config {
 func (h *Host) clientTLS(p Peer) *tls.Config {
 	c := &tls.Config{
 		MinVersion:         tls.VersionTLS13,
-		NextProtos:         []string{ALPN},
+		NextProtos:         []string{p.alpn()},
 		InsecureSkipVerify: true,
 		KeyLogWriter:       h.cfg.KeyLog,
 		VerifyConnection: func(cs tls.ConnectionState) error {
-			if cs.NegotiatedProtocol != ALPN {
+			if cs.NegotiatedProtocol != p.alpn() {
 				return ErrNotPoemq
 			}
 			return h.verifyServer(p, cs)

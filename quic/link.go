@@ -31,7 +31,8 @@ type link struct {
 	early *early        // nil unless the peer takes 0-RTT data
 	abort context.CancelCauseFunc
 
-	shown bool // the peer asked for our certificate; set by the handshake
+	raw   *delivery // nil unless peer.Raw
+	shown bool      // the peer asked for our certificate; set by the handshake
 
 	dialing atomic.Int32 // streams under way that the connection does not count yet
 
@@ -114,7 +115,11 @@ func (l *link) connect(ctx context.Context, tr *quicgo.Transport) (*conn, error)
 		}
 		return show(r)
 	}
-	l.kept = l.h.resume(l.key, tlsConf, conf)
+	if l.raw != nil {
+		l.raw.configure(tlsConf, conf)
+	} else {
+		l.kept = l.h.resume(l.key, tlsConf, conf)
+	}
 	dial := tr.Dial
 	if l.peer.ZeroRTT {
 		dial = tr.DialEarly
@@ -124,6 +129,7 @@ func (l *link) connect(ctx context.Context, tr *quicgo.Transport) (*conn, error)
 		return nil, err
 	}
 	c := newConn(l.h, qc)
+	c.raw = l.raw
 	if !handshakeOver(qc) {
 		c.early = l.early // settle confirms the peer
 		return c, nil

@@ -123,7 +123,11 @@ func (h *Host) begin(key poolKey, p Peer) (*link, error) {
 			abort(e.errno)
 		}
 	}
-	h.pool[key] = append(h.pool[key], l)
+	if p.Raw {
+		l.raw = newDelivery(h)
+	} else {
+		h.pool[key] = append(h.pool[key], l)
+	}
 	h.links[l] = struct{}{}
 	h.wg.Go(func() { l.handshake(ctx) })
 	return l, nil

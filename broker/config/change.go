@@ -17,12 +17,6 @@ func (c *Config) AtRestart(next *Config) []string {
 	if !reflect.DeepEqual(noLines(c.Allows), noLines(next.Allows)) {
 		all = append(all, "allow")
 	}
-	if !reflect.DeepEqual(noLines(c.Exposes), noLines(next.Exposes)) {
-		all = append(all, "expose")
-	}
-	if !reflect.DeepEqual(noLines(c.Forwards), noLines(next.Forwards)) {
-		all = append(all, "forward")
-	}
 	return all
 }
 

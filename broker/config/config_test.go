@@ -300,6 +300,9 @@ func TestPrint(t *testing.T) {
 	if a, b := noLines(c.Rules), noLines(again.Rules); !equal(a, b) {
 		t.Errorf("%+v\nis printed as\n%+v", a, b)
 	}
+	if !equal(noLines(c.Exposes), noLines(again.Exposes)) || !equal(noLines(c.Forwards), noLines(again.Forwards)) {
+		t.Errorf("%+v %+v\nare printed as\n%+v %+v", c.Exposes, c.Forwards, again.Exposes, again.Forwards)
+	}
 	if list := c.Unused(); len(list) != 2 {
 		t.Errorf("%q", list)
 	}
@@ -364,4 +367,4 @@ func FuzzLoad(f *testing.F) {
 	})
 }
 
-func equal(a, b []policy.Rule) bool { return reflect.DeepEqual(a, b) || len(a)+len(b) == 0 }
+func equal[T any](a, b []T) bool { return reflect.DeepEqual(a, b) || len(a)+len(b) == 0 }

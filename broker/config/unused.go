@@ -16,11 +16,5 @@ func (c *Config) Unused() (list []string) {
 			list = append(list, fmt.Sprintf("%v: %s", o, name))
 		}
 	}
-	for _, e := range c.Exposes {
-		list = append(list, e.Where+": expose")
-	}
-	for _, f := range c.Forwards {
-		list = append(list, f.Where+": forward")
-	}
 	return list
 }

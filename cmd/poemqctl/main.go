@@ -108,6 +108,7 @@ func status(ctx context.Context, control string, asJSON bool, w io.Writer) error
 		Goroutines int     `json:"goroutines"`
 		Fds        int     `json:"fds"`
 		HeapBytes  uint64  `json:"heap_bytes"`
+		Fronts     []front `json:"fronts"`
 	}
 	if err := json.Unmarshal(body, &s); err != nil {
 		return fmt.Errorf("poemqd at %s: %w", control, err)
@@ -115,5 +116,36 @@ func status(ctx context.Context, control string, asJSON bool, w io.Writer) error
 	up := time.Duration(s.Uptime * float64(time.Second)).Round(time.Second)
 	_, err = fmt.Fprintf(w, "poemqd %s, pid %d, up %v\nsessions %d, sockets %d, connections %d\nfds %d, goroutines %d, heap %.1f MiB\n",
 		s.Version, s.PID, up, s.Sessions, s.Sockets, s.Relays, s.Fds, s.Goroutines, float64(s.HeapBytes)/(1<<20))
+	for _, f := range s.Fronts {
+		if err == nil {
+			_, err = fmt.Fprintln(w, f)
+		}
+	}
 	return err
+}
+
+// front is a port that poemqd itself serves.
+type front struct {
+	Kind        string `json:"kind"`
+	Listen      string `json:"listen"`
+	To          string `json:"to"`
+	Mode        string `json:"mode"`
+	Identity    string `json:"identity"`
+	Connections int64  `json:"connections"`
+	Total       uint64 `json:"total"`
+	Failed      uint64 `json:"failed"`
+	Error       string `json:"error"`
+}
+
+func (f front) String() string {
+	s := fmt.Sprintf("%s %s to %s", f.Kind, f.Listen, f.To)
+	for _, more := range []string{f.Mode, f.Identity} {
+		if more != "" {
+			s += ", " + more
+		}
+	}
+	if f.Error != "" {
+		return s + ": not served: " + f.Error
+	}
+	return fmt.Sprintf("%s: connections %d, total %d, failed %d", s, f.Connections, f.Total, f.Failed)
 }

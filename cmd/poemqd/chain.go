@@ -57,6 +57,7 @@ func chain(o *options, status *os.File, argv []string, report func(statusLine)) 
 	if err != nil {
 		return err
 	}
+	noFronts(c, log)
 	conn, child, err := startChild(argv)
 	if err != nil {
 		return errors.Join(err, r.close())

@@ -31,7 +31,11 @@ func checkConfig(s config.Sources, out, warnings io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if _, _, err := fleet(c); err != nil {
+	pki, _, err := fleet(c)
+	if err != nil {
+		return err
+	}
+	if _, err := fronts(c, pki); err != nil {
 		return err
 	}
 	for _, one := range c.Unused() {
@@ -69,6 +73,10 @@ func (r *running) reloadOn(ctx context.Context, hup <-chan os.Signal, o *options
 // everything as it was.
 func (r *running) reload(s config.Sources, level *slog.LevelVar, log *slog.Logger) {
 	c, err := config.Load(s)
+	var served []broker.Front
+	if err == nil {
+		served, err = fronts(c, r.pki)
+	}
 	if err == nil && r.pki != nil {
 		err = r.pki.Reload()
 	}
@@ -79,6 +87,7 @@ func (r *running) reload(s config.Sources, level *slog.LevelVar, log *slog.Logge
 	level.Set(c.Log.Level)
 	r.broker.SetFallback(broker.Fallback(c.Fallback))
 	r.broker.SetPolicy(rules(c))
+	r.broker.SetFronts(served)
 	if waiting := r.config.AtRestart(c); len(waiting) > 0 {
 		log.Warn("settings wait for a restart", "settings", waiting)
 	}

@@ -49,12 +49,21 @@ func private(o *options, fd int) error {
 	if err != nil {
 		return err
 	}
+	noFronts(c, log)
 	if err := r.broker.Admit(conn, nil); err != nil {
 		return errors.Join(err, r.close())
 	}
 	conn.Close()
 	r.serveOut(out)
 	return r.close()
+}
+
+// noFronts tells what a private broker leaves to that of the system: many of
+// them would want the same ports.
+func noFronts(c *config.Config, log *slog.Logger) {
+	if n := len(c.Exposes) + len(c.Forwards); n > 0 {
+		log.Debug("a private broker serves no [[expose]] and [[forward]]", "left_out", n)
+	}
 }
 
 func unixConn(fd int) (*net.UnixConn, error) {

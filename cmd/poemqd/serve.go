@@ -44,6 +44,10 @@ func serve(o *options, socket, control string) error {
 	if err != nil {
 		return err
 	}
+	served, err := fronts(c, r.pki)
+	if err != nil {
+		return errors.Join(err, r.close())
+	}
 	door, err := listenUnix(socket)
 	if err != nil {
 		return errors.Join(err, r.close())
@@ -54,6 +58,7 @@ func serve(o *options, socket, control string) error {
 			return errors.Join(err, door.Close(), r.close())
 		}
 	}
+	r.broker.SetFronts(served)
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer stop()
 	context.AfterFunc(ctx, func() { door.Close() })
