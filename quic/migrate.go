@@ -94,6 +94,12 @@ func (l *link) findWays() {
 // findWay moves the connection when the kernel's way to the peer leads from
 // another address than now; and when the path is silent, as soon as the peer
 // is heard on it: the server's sender begins anew only for a client that moved.
+//
+// A path that is as it was is not left before the handshake is confirmed (RFC
+// 9000 section 9). Until then the client's only timer is that of its Handshake
+// packets, which the server ignores by then: with a full congestion window the
+// server would hear nothing from the new port and go on answering to the old
+// one. Staying, the client gets what the server sends again.
 func (l *link) findWay(ctx context.Context, silent bool) error {
 	local, err := Route(l.ns, l.key.local, l.peer.Remote)
 	if err != nil {
@@ -104,6 +110,9 @@ func (l *link) findWay(ctx context.Context, silent bool) error {
 	if local.WithZone("") == now.Addr().WithZone("") {
 		if !silent && !l.unproven && time.Since(l.sock.heard()) < l.h.cfg.KeepAlive {
 			return nil
+		}
+		if !l.confirmed() {
+			return nil // asked again at each tick of silence
 		}
 		l.h.log.Debug("path is silent", "peer", l.peer.Remote, "from", now)
 		if !l.try(ctx, false) {
@@ -241,6 +250,15 @@ func (l *link) rtt() rtt {
 func (l *link) measured(before rtt) bool {
 	now := l.rtt()
 	return now.deviation != 0 && now != before
+}
+
+// confirmed tells that the handshake is, which quic-go says only by what it
+// does: it probes no other path before. It may be true unnoticed as long as the
+// congestion window is full; moving would not help then.
+func (l *link) confirmed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.begun != nil && l.begun.probed.Load()
 }
 
 // addSide validates the connection's side path, for when it will be needed.

@@ -106,6 +106,7 @@ type sidePath struct {
 	tr      *quicgo.Transport
 	path    *quicgo.Path
 
+	probed  atomic.Bool   // a probe was sent
 	retired atomic.Bool   // the path was validated
 	over    chan struct{} // closed when reading ends
 	once    sync.Once
@@ -132,6 +133,7 @@ func (p *sidePath) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, e
 	if p.retired.Load() {
 		return p.main.WriteMsgUDP(b, oob, addr)
 	}
+	p.probed.Store(true)
 	n, oobn, err = p.socket.WriteMsgUDP(b, oob, addr)
 	if err != nil && p.retired.Load() {
 		return len(b), len(oob), nil // a probe that nobody needs

@@ -59,7 +59,9 @@ func (n nat) change(d link.Direction, p link.Packet) {
 }
 
 // A NAT that forgets its mapping in the middle of a transfer gives the client a
-// new port, and what comes to the old one reaches nobody.
+// new port, and what comes to the old one reaches nobody. In the first round
+// trips QUIC does not outlive that: a client whose handshake is not confirmed,
+// with a full congestion window, sends nothing that the server could take.
 func TestNATRebinding(t *testing.T) {
 	for _, action := range []string{"get", "put"} {
 		t.Run(action, func(t *testing.T) {
@@ -73,7 +75,6 @@ func TestNATRebinding(t *testing.T) {
 			}
 			receiver.Says("begun")
 			for i := range 3 {
-				s.rebind(nat{uint16(i + 1)})
 				passed := s.octets(action) + size/8
 				s.Eventually(20*time.Second, "the transfer goes on", func() bool {
 					return s.octets(action) > passed || !client.Running()
@@ -81,6 +82,7 @@ func TestNATRebinding(t *testing.T) {
 				if !client.Running() {
 					t.Fatalf("the transfer ended before rebinding %d: %s", i, client.Stdout())
 				}
+				s.rebind(nat{uint16(i + 1)})
 			}
 			client.Wait(time.Minute)
 			said := client.Stdout()
