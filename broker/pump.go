@@ -142,9 +142,7 @@ func (p *pump) finish(s *pumpSide) {
 // unread for readWait.
 func (p *pump) reset(s *pumpSide) {
 	if t, tcp := s.t.(*tcpTransport); tcp {
-		ctx, cancel := context.WithTimeout(p.ctx, readWait)
-		t.awaitSent(ctx)
-		cancel()
+		t.awaitSent(p.ctx)
 	}
 	s.t.Reset()
 }

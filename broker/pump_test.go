@@ -166,6 +166,9 @@ func TestPumpBothAtOnce(t *testing.T) {
 // TestPumpReset: what was written before a reset arrives, and then the reset.
 func TestPumpReset(t *testing.T) {
 	pumped(t, func(t *testing.T, x, y transport, _ func()) {
+		if tcp, ok := y.(*tcpTransport); ok {
+			tcp.SetReadBuffer(64 << 10) // much waits in the pump's kernel socket
+		}
 		before := some(1 << 20)
 		sent(t, x, before, hardEnd(x))
 		arrives(t, y, before, quic.ErrReset)

@@ -141,16 +141,22 @@ const (
 	lastLook  = 50 * time.Millisecond
 )
 
-// awaitSent returns when the peer's kernel has all that was written, or ctx
-// ends.
+// awaitSent returns when the peer's kernel has all that was written, when it
+// has taken nothing for readWait, or when ctx ends.
 func (t *tcpTransport) awaitSent(ctx context.Context) {
 	raw, err := t.SyscallConn()
 	if err != nil {
 		return
 	}
+	before, since := 0, time.Now()
 	for pause := firstLook; ; pause = min(2*pause, lastLook) {
 		left := 0
 		if raw.Control(func(fd uintptr) { left, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) }) != nil || left == 0 {
+			return
+		}
+		if left != before {
+			before, since = left, time.Now()
+		} else if time.Since(since) > readWait {
 			return
 		}
 		select {

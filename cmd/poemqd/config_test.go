@@ -63,6 +63,8 @@ func TestCheckConfig(t *testing.T) {
 	good := write(t, filepath.Join(dir, "good.toml"), "[qlog]\nmax_files = 5\n")
 	bad := write(t, filepath.Join(dir, "bad.toml"), "[pool]\nidel = \"5s\"\n[wire]\nmax_idle = \"x\"\n")
 	unsafe := write(t, filepath.Join(dir, "unsafe.toml"), "[[allow]]\npeer = \"a.example\"\nport = 80\n")
+	nameless := write(t, filepath.Join(dir, "nameless.toml"), "[[expose]]\nlisten = \"udp/0.0.0.0:5432\"\nto = \"127.0.0.1:5432\"\nidentity = \"*.web.example\"\n")
+	twice := write(t, filepath.Join(dir, "twice.toml"), strings.Repeat("[[forward]]\nlisten = \"tcp/127.0.0.1:5433\"\nto = \"db.example.com:5432\"\n", 2))
 	write(t, filepath.Join(dir, "good.d", "20.toml"), "[pool]\nidle = 5\n")
 	for _, tc := range []struct {
 		name           string
@@ -74,6 +76,8 @@ func TestCheckConfig(t *testing.T) {
 		{"a bad one", nil, []string{"check-config", bad}, 1, "", "poemqd: " + bad + ":2: pool.idel: unknown key; did you mean pool.idle?\n" + bad + ":4: wire.max_idle: "},
 		{"both", nil, []string{"check-config", good, bad}, 1, "", bad + ":2: "},
 		{"one that cannot be held to", nil, []string{"check-config", unsafe}, 1, "", unsafe + ":1: [[allow]] needs [tls]"},
+		{"a name that no peer can have", nil, []string{"check-config", nameless}, 1, "", nameless + ":1: identity in [[expose]] needs [tls]"},
+		{"two fronts at one port", nil, []string{"check-config", twice}, 1, "", twice + ":4: [[forward]] listens on 127.0.0.1:5433, as the one at " + twice + ":1 does"},
 		{"one that is not there", nil, []string{"check-config", filepath.Join(dir, "none")}, 1, "", "none: no such file"},
 		{"what would be read, with drop-ins", nil, []string{"check-config", "--config", good}, 1, "", filepath.Join(dir, "good.d", "20.toml") + ":2: pool.idle: is a number"},
 		{"by the environment", []string{"POEMQ_CONFIG=" + bad}, []string{"check-config"}, 1, "", bad + ":2: "},
