@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -26,6 +27,8 @@ type Listener struct {
 
 	targets Targets      // of the serving thread
 	raw     seccompNotif // the last notification, of the serving thread
+	idle    *time.Timer  // runs while there are targets; of the serving thread
+	busy    bool         // a call came since idle was set; of the serving thread
 }
 
 // NewListener takes ownership of a seccomp listener fd. It fails when fd is
@@ -102,16 +105,8 @@ func (l *Listener) Serve(handle func(*Notification)) error {
 	fds := []unix.PollFd{{Fd: int32(l.fd), Events: unix.POLLIN}, {Fd: int32(l.wake), Events: unix.POLLIN}}
 	for {
 		fds[0].Revents, fds[1].Revents = 0, 0
-		wait := -1
-		if len(l.targets.order) > 0 {
-			wait = int(idleTargets.Milliseconds())
-		}
-		n, err := unix.Poll(fds, wait)
-		if err != nil && err != unix.EINTR {
+		if _, err := unix.Poll(fds, -1); err != nil && err != unix.EINTR {
 			return fmt.Errorf("poll listener: %w", err)
-		}
-		if n == 0 {
-			l.targets.dropAll()
 		}
 		if fds[1].Revents != 0 {
 			if !l.runPosted() {
@@ -132,6 +127,7 @@ func (l *Listener) Serve(handle func(*Notification)) error {
 		}
 		if call != nil {
 			handle(call)
+			l.forgetIdle()
 		}
 	}
 }
@@ -183,11 +179,35 @@ func (l *Listener) receive() (*Notification, error) {
 	return nil, fmt.Errorf("receive notification: %w", e)
 }
 
+// forgetIdle has the targets dropped when no call comes for idleTargets: a timer
+// is cheaper than a time limit for each poll.
+func (l *Listener) forgetIdle() {
+	l.busy = true
+	if l.idle != nil || len(l.targets.order) == 0 {
+		return
+	}
+	l.idle = time.AfterFunc(idleTargets, func() { l.Post(l.look) })
+}
+
+// look is the timer's post.
+func (l *Listener) look() {
+	if l.busy {
+		l.busy = false
+		l.idle.Reset(idleTargets)
+		return
+	}
+	l.idle = nil
+	l.targets.dropAll()
+}
+
 func (l *Listener) end() {
 	l.mu.Lock()
 	l.ended = true
 	l.posted = nil
 	l.mu.Unlock()
+	if l.idle != nil {
+		l.idle.Stop()
+	}
 	l.targets.Close()
 	unix.Close(l.wake)
 	unix.Close(l.fd)
