@@ -74,6 +74,11 @@ func cgroupOf(tid int) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	return cgroupIn(b), nil
+}
+
+// cgroupIn finds it in the text of /proc/TID/cgroup.
+func cgroupIn(b []byte) string {
 	found := ""
 	for line := range bytes.Lines(b) {
 		id, rest, _ := strings.Cut(strings.TrimSuffix(string(line), "\n"), ":")
@@ -85,7 +90,7 @@ func cgroupOf(tid int) (string, error) {
 			found = path
 		}
 	}
-	return found, nil
+	return found
 }
 
 // peer is whom d connects to by QUIC.

@@ -135,6 +135,17 @@ func (t *Target) Creds() (Creds, error) {
 		return Creds{}, err
 	}
 	c := Creds{TGID: t.TID}
+	c.readStatus(b)
+	theirs, err1 := os.Readlink(dir + "/ns/user")
+	ours, err2 := os.Readlink("/proc/self/ns/user")
+	c.OwnUserNS = err1 == nil && err2 == nil && theirs == ours
+	c.UserNS = theirs
+	return c, nil
+}
+
+// readStatus takes what /proc/TID/status says (proc_pid_status(5)). The
+// program chooses its name in there.
+func (c *Creds) readStatus(b []byte) {
 	for line := range bytes.Lines(b) {
 		key, val, _ := strings.Cut(strings.TrimSpace(string(line)), ":")
 		f := strings.Fields(val)
@@ -150,11 +161,6 @@ func (t *Target) Creds() (Creds, error) {
 			c.CapNetAdmin = caps&(1<<unix.CAP_NET_ADMIN) != 0
 		}
 	}
-	theirs, err1 := os.Readlink(dir + "/ns/user")
-	ours, err2 := os.Readlink("/proc/self/ns/user")
-	c.OwnUserNS = err1 == nil && err2 == nil && theirs == ours
-	c.UserNS = theirs
-	return c, nil
 }
 
 func tgidOf(tid int) (int, error) {

@@ -2,6 +2,7 @@ package quic
 
 import (
 	"bufio"
+	"errors"
 	"io"
 	"time"
 
@@ -150,29 +151,54 @@ func (c *conn) readControl() {
 // Unknown messages are skipped.
 func (c *conn) readMessages(r *bufio.Reader) bool {
 	for {
-		kind, err := quicvarint.Read(r)
+		m, err := readMessage(r)
 		if err != nil {
-			return false // the control stream must outlive the rest
+			return false // the control stream must outlive the rest, too
 		}
-		n, err := quicvarint.Read(r)
-		if err != nil || n > maxControlBody {
-			return false
-		}
-		body := make([]byte, n)
-		if _, err := io.ReadFull(r, body); err != nil {
-			return false
-		}
-		switch kind {
+		switch m.kind {
 		case msgGoAway:
 			c.heardGoAway()
 		case msgDone:
-			total, k, err := quicvarint.Parse(body)
-			if err != nil || k != len(body) {
-				return false
-			}
-			c.heardDone(total)
+			c.heardDone(m.total)
 		}
 	}
+}
+
+// message is one of the control stream. The values of others than DONE mean
+// nothing.
+type message struct {
+	kind  uint64
+	total uint64 // of DONE
+}
+
+var errMessage = errors.New("malformed control message")
+
+// readMessage reads the next one. It never keeps more than maxControlBody.
+func readMessage(r *bufio.Reader) (message, error) {
+	kind, err := quicvarint.Read(r)
+	if err != nil {
+		return message{}, err
+	}
+	n, err := quicvarint.Read(r)
+	if err != nil {
+		return message{}, err
+	}
+	if n > maxControlBody {
+		return message{}, errMessage
+	}
+	if kind != msgDone {
+		_, err := r.Discard(int(n))
+		return message{kind: kind}, err
+	}
+	body := make([]byte, n)
+	if _, err := io.ReadFull(r, body); err != nil {
+		return message{}, err
+	}
+	total, k, err := quicvarint.Parse(body)
+	if err != nil || k != len(body) {
+		return message{}, errMessage
+	}
+	return message{kind, total}, nil
 }
 
 func (c *conn) heardGoAway() {
