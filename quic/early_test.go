@@ -21,7 +21,9 @@ import (
 func zeroRTT(t *testing.T, mine string, addr netip.AddrPort) (*Host, Peer) {
 	t.Helper()
 	peer := Peer{Remote: addr, ZeroRTT: true}
-	start := func() *Host { return testHost(t, func(c *Config) { c.Identity = mustIdentity(t, mine) }) }
+	start := func() *Host {
+		return testHost(t, func(c *Config) { c.Identity, c.MaxConnections = mustIdentity(t, mine), 1 })
+	}
 	c := start()
 	if i := ask(t, c, peer); i.ZeroRTT {
 		t.Fatal("0-RTT without a session")
