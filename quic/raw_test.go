@@ -98,7 +98,7 @@ func TestRaw(t *testing.T) {
 			if !errors.As(err, &ae) || ae.ErrorCode != connDone {
 				t.Errorf("the connection ends with %v", err)
 			}
-		case <-time.After(5 * time.Second):
+		case <-time.After(lingerTime + 10*time.Second): // when the echo was quicker than the acknowledgements
 			t.Fatal("the connection does not end")
 		}
 	}
