@@ -15,6 +15,7 @@ import (
 	_ "embed"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,6 +25,8 @@ import (
 )
 
 var (
+	//go:embed c/timing.c
+	timingSource []byte
 	//go:embed c/calls.c
 	callsSource []byte
 	//go:embed c/floor.c
@@ -126,7 +129,7 @@ func measure(launch string, times, rounds int) (over int, err error) {
 func compile(dir, name string, source []byte) (program string, err error) {
 	program = filepath.Join(dir, name)
 	c := exec.Command("cc", "-O2", "-Wall", "-Wextra", "-Werror", "-x", "c", "-", "-o", program)
-	c.Stdin = bytes.NewReader(source)
+	c.Stdin = io.MultiReader(bytes.NewReader(timingSource), bytes.NewReader(source))
 	if out, err := c.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("compile %s.c: %w\n%s", name, err, out)
 	}

@@ -1,31 +1,17 @@
 /*
- * Times system calls on TCP sockets and prints, for each, the name and the
- * median and the 99th percentile in nanoseconds. argv[1] is how often each call
- * is made, argv[2], if given, the only one to make. Only the call itself is
- * timed: making and closing its socket is not.
+ * Times system calls on TCP sockets. argv[1] is how often each call is made,
+ * argv[2], if given, the only one to make.
  */
-#define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 static int tcp, conn; /* an unconnected socket, a connected one */
 static struct sockaddr_in to;
-
-static void check(int failed, const char *what)
-{
-	if (!failed)
-		return;
-	perror(what);
-	exit(1);
-}
 
 static void prepare(void)
 {
@@ -103,8 +89,6 @@ static long do_udp(void)
 	return tcp < 0 ? -1 : 0;
 }
 
-static void nothing(void) {}
-
 static const struct call {
 	const char *name;
 	void (*before)(void);
@@ -124,38 +108,6 @@ static const struct call {
 	{"socket_UDP_not_trapped", nothing, do_udp, finish},
 	{"getpid_not_trapped", nothing, do_getpid, nothing},
 };
-
-static long now(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000000000L + t.tv_nsec;
-}
-
-static int by_value(const void *a, const void *b)
-{
-	long x = *(const long *)a, y = *(const long *)b;
-	return (x > y) - (x < y);
-}
-
-static void run(const struct call *c, int times)
-{
-	long *ns = calloc(times, sizeof *ns);
-	check(!ns, "calloc");
-	for (int i = -times / 10; i < times; i++) { /* the first tenth warms up */
-		c->before();
-		long t = now();
-		long r = c->call();
-		t = now() - t;
-		check(r < 0, c->name);
-		c->after();
-		if (i >= 0)
-			ns[i] = t;
-	}
-	qsort(ns, times, sizeof *ns, by_value);
-	printf("%s %ld %ld\n", c->name, ns[times / 2], ns[times - 1 - times / 100]);
-	free(ns);
-}
 
 /* A connection of ours with ourselves. */
 static void connect_both(void)
@@ -182,6 +134,6 @@ int main(int argc, char **argv)
 	connect_both();
 	for (size_t i = 0; i < sizeof calls / sizeof *calls; i++)
 		if (argc < 3 || strcmp(argv[2], calls[i].name) == 0)
-			run(&calls[i], times);
+			measure(calls[i].name, times, calls[i].before, calls[i].call, calls[i].after);
 	return 0;
 }

@@ -2,15 +2,12 @@
  * What a trapped call costs at the least on this kernel: a supervisor that knows
  * the answer beforehand and makes only the system calls that no broker can do
  * without (find the caller's file, read its arguments, write the result, answer).
- * Prints the same lines as calls.c. argv[1] is how often each call is made.
+ * argv[1] is how often each call is made.
  */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <poll.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
@@ -19,7 +16,6 @@
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #ifndef SO_COOKIE
@@ -31,18 +27,17 @@
 static int fd;	      /* the program's socket */
 static int made = -1; /* what socket(2) gave; closed outside the timing */
 
-static void check(int failed, const char *what)
-{
-	if (!failed)
-		return;
-	perror(what);
-	exit(1);
-}
-
 static long do_socket(void)
 {
 	made = syscall(SYS_socket, AF_UNIX, SOCK_STREAM, 0);
 	return made;
+}
+
+static void close_made(void)
+{
+	if (made >= 0)
+		close(made);
+	made = -1;
 }
 
 static long do_setsockopt(void)
@@ -68,19 +63,6 @@ static const struct call {
 	{"getsockname", SYS_getsockname, do_getsockname},
 };
 
-static long now(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000000000L + t.tv_nsec;
-}
-
-static int by_value(const void *a, const void *b)
-{
-	long x = *(const long *)a, y = *(const long *)b;
-	return (x > y) - (x < y);
-}
-
 /* The program: traps one call, hands its listener over, makes the call. */
 static void program(const struct call *c, int times, int to)
 {
@@ -95,10 +77,9 @@ static void program(const struct call *c, int times, int to)
 	struct iovec io = {&x, 1};
 	struct msghdr m = {.msg_iov = &io, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
 	struct cmsghdr *h = CMSG_FIRSTHDR(&m);
-	long *ns = calloc(times, sizeof *ns);
 
 	fd = socket(AF_UNIX, SOCK_STREAM, 0);
-	check(fd < 0 || !ns, "socket");
+	check(fd < 0, "socket");
 	check(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs");
 	int l = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &p);
 	check(l < 0, "seccomp");
@@ -108,19 +89,7 @@ static void program(const struct call *c, int times, int to)
 	memcpy(CMSG_DATA(h), &l, sizeof l);
 	check(sendmsg(to, &m, 0) < 0, "sendmsg");
 	close(l);
-	for (int i = -times / 10; i < times; i++) { /* the first tenth warms up */
-		long t = now();
-		long r = c->call();
-		t = now() - t;
-		check(r < 0, c->name);
-		if (made >= 0)
-			close(made);
-		if (i >= 0)
-			ns[i] = t;
-	}
-	qsort(ns, times, sizeof *ns, by_value);
-	printf("%s %ld %ld\n", c->name, ns[times / 2], ns[times - 1 - times / 100]);
-	fflush(stdout);
+	measure(c->name, times, nothing, c->call, close_made);
 	_exit(0);
 }
 
