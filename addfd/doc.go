@@ -26,7 +26,8 @@
 //
 // That a program closed its socket is told by HUP once it is attached, and
 // before by the anchor: the file system forgets the name at the last close, and
-// inotify(7) says so. Lost is for those that can be watched in neither way.
+// inotify(7) says so. Lost is for those that can be watched in neither way, or
+// are too many for names. Stock has sockets ready before they are asked for.
 //
 // What it never does: know of QUIC, of addresses, or of the program's pid.
 // Copies given to it are the caller's to close; the ends and anchors it returns

@@ -19,21 +19,27 @@
 // every operation can be joined or repeated.
 //
 //	session.go   a session's life; which handler a call has
-//	door.go      how sessions come in
-//	socket.go    the Socket and its end; find.go its descriptor in the program
+//	door.go      how sessions come in; request.go one call
+//	socket.go    the Socket and its end; find.go its descriptor in the program,
+//	             young.go how its closing is seen before it is connected
 //	connect.go   connect: docking, waiting; way.go where to, transport.go by what
+//	             (tcp.go the kernel's TCP), patience.go for how long
 //	rules.go     what the policy says; memory.go who answered TCP and not QUIC
-//	renew.go     a socket that is unconnected again
+//	renew.go     a socket that is unconnected again; refused.go one that never was
 //	bind.go      bind, getsockname, getpeername; hold.go and ports.go the ports
-//	listen.go    listen, what arrives at a port
+//	listen.go    listen, what arrives at a port; point.go the UDP port under it,
+//	             heldby.go who else has that, yield.go a program that wants it
 //	defer.go     TCP_DEFER_ACCEPT
 //	accept.go    accept
-//	options.go   setsockopt; options_get.go getsockopt, options_info.go TCP_INFO
+//	options.go   setsockopt; options_get.go getsockopt, options_info.go TCP_INFO,
+//	             options_privileged.go what takes a capability
 //	shutdown.go  shutdown
 //	ioctl.go     the rare ioctls
 //	relay.go     bytes between the program's socket and the connection
 //	tripwire.go  what is left unread so that a lost broker is an error
 //	ended.go     a socket between its connection's end and its closing
+//	front.go     [[expose]], for servers outside poemq; forward.go [[forward]];
+//	             pump.go the bytes of both
 //
 // What it never does: let a program do what the kernel would refuse it
 // (privileged ports, other network namespaces), look at the bytes, or serve as
