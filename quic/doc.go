@@ -15,6 +15,9 @@
 //	Listen → port (endpoint.go) → connection → stream → header → Incoming →
 //	       Accept or Refuse → Stream
 //
+// Packets are read in trains (train.go: UDP_GRO and recvmmsg), and sent in trains
+// as quic-go makes them (UDP_SEGMENT).
+//
 // A client has one connected UDP socket for each connection, so the kernel
 // gives it the ICMP errors of that peer and no others. A server has one UDP
 // socket for each listening port. Sockets are made inside the program's

@@ -34,6 +34,8 @@ type socket struct {
 	// onPacket is called for the first read that brings packets. May be nil.
 	onPacket func()
 	answered bool          // onPacket was called; only the reading goroutine uses it
+	pending  *trains       // not yet used up, or nil; the reading goroutine's
+	from     sender        // the reading goroutine's
 	lastRead atomic.Int64  // when the last packet was read, as time.Time.UnixNano
 	news     chan struct{} // holds one after packets were read
 	// onError is told each error, from the reading or a writing goroutine.
@@ -48,9 +50,12 @@ type socket struct {
 // udp is a UDP socket of the kernel's.
 type udp struct {
 	*net.UDPConn
-	batch *ipv4.PacketConn
 	raw   syscall.RawConn
 	queue bool // the error queue is on (IP_RECVERR)
+
+	recvmmsg func(fd uintptr) bool // tryReceive
+	got      *trains               // what it brought
+	errno    unix.Errno            // or why not
 }
 
 // socketError is one error the network, or the kernel on sending, gave.
@@ -85,8 +90,10 @@ func newUDP(c *net.UDPConn) (*udp, error) {
 	if err != nil {
 		return nil, err
 	}
-	u := &udp{UDPConn: c, batch: ipv4.NewPacketConn(c), raw: raw}
+	u := &udp{UDPConn: c, raw: raw}
+	u.recvmmsg = u.tryReceive
 	u.queue = useErrorQueue && u.enableErrorQueue()
+	u.enableTrains()
 	return u, nil
 }
 
@@ -233,23 +240,38 @@ func (s *socket) LocalAddr() net.Addr { return s.cur.Load().LocalAddr() }
 // ReadBatch reads packets, and errors beside them, until there is a packet.
 // It returns an error only when the socket is of no more use or the deadline
 // passed.
-func (s *socket) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
+func (s *socket) ReadBatch(ms []ipv4.Message, _ int) (n int, err error) {
 	for {
-		u := s.cur.Load()
-		n, err := u.batch.ReadBatch(ms, flags)
-		if err == nil && n > 0 {
-			s.tellRead()
+		if n = s.cut(ms); n > 0 {
 			return n, nil
+		}
+		u := s.cur.Load()
+		if s.pending, err = u.receive(); err == nil {
+			s.tellRead()
+			continue
 		}
 		if s.cur.Load() != u {
 			continue // rebind ended the wait
 		}
 		errno, soft := networkErrno(err)
-		if err != nil && !soft {
-			return n, err
+		if !soft {
+			return 0, err
 		}
 		s.takeErrors(u, errno)
 	}
+}
+
+// cut hands out what came and was not yet.
+func (s *socket) cut(ms []ipv4.Message) (n int) {
+	if s.pending == nil {
+		return 0
+	}
+	n = s.pending.cut(ms, &s.from)
+	if s.pending.used() {
+		trainPool.Put(s.pending)
+		s.pending = nil
+	}
+	return n
 }
 
 // tellRead is called when packets were read.
