@@ -159,8 +159,9 @@ static long answer(struct pq_slot *s, const struct pq_args *c, int pid, int *fds
 	}
 }
 
-/* Writes to the program's memory what the answer brings: 0 or -EFAULT. */
-static long write_memory(struct pq_slot *s, int pid)
+/* Writes to the program's memory what the answer brings: 0 or -EFAULT. It is
+   named by the thread: the first one may have ended. */
+static long write_memory(struct pq_slot *s, int tid)
 {
 	struct iovec to[PQ_WRITES], from = { s->data, 0 };
 	const struct pq_answer *a = &s->answer;
@@ -175,7 +176,7 @@ static long write_memory(struct pq_slot *s, int pid)
 		return -EFAULT;
 	if (from.iov_len == 0)
 		return 0;
-	return pq_sys(SYS_process_vm_writev, pid, &from, 1, to, a->nwrite, 0) == (long)from.iov_len ? 0 : -EFAULT;
+	return pq_sys(SYS_process_vm_writev, tid, &from, 1, to, a->nwrite, 0) == (long)from.iov_len ? 0 : -EFAULT;
 }
 
 /* Puts the first descriptors in the place of the program's. */
@@ -190,7 +191,7 @@ static void replace(const struct pq_answer *a, const int *fds, int nfds)
 }
 
 /* Makes the last descriptor the call's result. */
-static long install(struct pq_slot *s, int *fds, int nfds, int lost, int pid)
+static long install(struct pq_slot *s, int *fds, int nfds, int lost, int tid)
 {
 	const int at = nfds > (int)s->answer.nreplace ? fds[nfds - 1] : -1;
 	long r;
@@ -200,7 +201,7 @@ static long install(struct pq_slot *s, int *fds, int nfds, int lost, int pid)
 		tell(s, PQ_TAKEN, -EMFILE);
 		return -EMFILE;
 	}
-	r = write_memory(s, pid);
+	r = write_memory(s, tid);
 	if (r < 0)
 		pq_sys(SYS_close, at);
 	tell(s, PQ_TAKEN, r < 0 ? r : at);
@@ -208,14 +209,14 @@ static long install(struct pq_slot *s, int *fds, int nfds, int lost, int pid)
 }
 
 /* Does what the answer says. */
-static long obey(struct pq_slot *s, const struct pq_args *c, int pid, int *fds, int nfds, int lost)
+static long obey(struct pq_slot *s, const struct pq_args *c, int tid, int *fds, int nfds, int lost)
 {
 	long r;
 
 	replace(&s->answer, fds, nfds);
 	if (s->answer.kind == PQ_INSTALL) {
 		close_all(fds, nfds - 1);
-		return install(s, fds + (nfds ? nfds - 1 : 0), nfds ? 1 : 0, lost, pid);
+		return install(s, fds + (nfds ? nfds - 1 : 0), nfds ? 1 : 0, lost, tid);
 	}
 	close_all(fds, nfds);
 	switch (s->answer.kind) {
@@ -224,7 +225,7 @@ static long obey(struct pq_slot *s, const struct pq_args *c, int pid, int *fds, 
 	case PQ_CANCELLED:
 		return -EINTR;
 	case PQ_RETURN:
-		r = write_memory(s, pid);
+		r = write_memory(s, tid);
 		return r < 0 ? r : s->answer.val;
 	}
 	return -EIO;
@@ -271,7 +272,7 @@ static long try(struct pq_slot *s, const struct pq_args *c, int pid, int tid, lo
 		*broken = -ECONNRESET;
 		return r;
 	}
-	return obey(s, c, pid, fds, nfds, lost);
+	return obey(s, c, tid, fds, nfds, lost);
 }
 
 long pq_ask(const struct pq_args *c)
