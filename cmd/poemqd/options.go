@@ -156,6 +156,13 @@ func start(c *config.Config, log *slog.Logger) (*running, error) {
 	return r, nil
 }
 
+// batch is about speed only. Whoever starts a child does so before.
+func batch(log *slog.Logger) {
+	if err := broker.Batch(); err != nil {
+		log.Info("threads are scheduled as those of any program; carrying bytes takes more processor time", "error", err)
+	}
+}
+
 // fleet is what the configuration says of certificates, and whom they let in.
 // Without certificates pki is nil.
 func fleet(c *config.Config) (pki *quic.PKI, allow quic.AllowList, err error) {
