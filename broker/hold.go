@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/poemq/poemq/addfd"
 	"github.com/poemq/poemq/quic/netns"
 	"golang.org/x/sys/unix"
 )
@@ -19,8 +20,13 @@ import (
 // connection that was accepted from that, and for a while by what is left of a
 // connection that was closed on this side first.
 type portHold struct {
-	b     *Broker
-	fd    int
+	b  *Broker
+	fd int
+	// cookie is the socket's own (SO_COOKIE).
+	cookie uint64
+	// kept is by whom it is kept, under name; nil for nobody.
+	kept  *kept
+	name  string
 	local netip.AddrPort
 	ns    uint64
 	// chosen is that the kernel chose the port: the program did not ask for it.
@@ -76,7 +82,8 @@ func (b *Broker) tryHold(sock *Socket, ns *netns.NS, sa []byte, uid uint32) (*po
 		unix.Close(fd)
 		return nil, asErrno(err, unix.ENOBUFS)
 	}
-	return &portHold{b: b, fd: fd, local: local, ns: ns.ID(), chosen: requestedPort(sa) == 0, users: 1}, 0
+	cookie, _ := addfd.Cookie(fd) // every socket has one
+	return &portHold{b: b, fd: fd, cookie: cookie, local: local, ns: ns.ID(), chosen: requestedPort(sa) == 0, users: 1}, 0
 }
 
 // share counts one more user. nil stays nil.
@@ -138,6 +145,7 @@ func (h *portHold) release() {
 }
 
 func (h *portHold) free() {
+	h.kept.drop(h.name)
 	unix.Close(h.fd)
 	h.b.ports.unhold(h.ns, h.local)
 }

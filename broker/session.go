@@ -24,6 +24,10 @@ type Session struct {
 	uid       uint32 // of who handed it over
 
 	listener *notify.Listener
+	ended    chan struct{} // closed when it is served no more
+	kept     *kept         // nil: it ends with this broker
+	// caught are calls that another broker received and did not answer.
+	caught []notify.Caught
 
 	// stale finds the waiter a thread left behind when a signal took it out of
 	// its call: a thread has one call at a time. Used on the session's thread.
@@ -58,7 +62,7 @@ func (b *Broker) NewSession(h *handover.Handover, uid uint32) (*Session, error) 
 	}
 	s := &Session{
 		ID: b.nextSession.Add(1), b: b, name: h.Meta.Cmd, asked: asked, match: h.Meta.Match, seesSetns: h.Meta.NetNS, uid: uid, listener: l,
-		stale: make(map[int]*waiter),
+		stale: make(map[int]*waiter), ended: make(chan struct{}),
 	}
 	if len(s.match) == 0 {
 		s.match = defaultMatch
@@ -67,6 +71,11 @@ func (b *Broker) NewSession(h *handover.Handover, uid uint32) (*Session, error) 
 		s.name = h.State.State.ID
 	}
 	s.log = b.log.With("session", s.ID, "program", s.name)
+	if b.storing != nil {
+		if err := s.keep(b.storing); err != nil {
+			s.log.Warn("a restart will end this session", "error", err)
+		}
+	}
 	b.mu.Lock()
 	b.sessions[s.ID] = s
 	b.mu.Unlock()
@@ -76,7 +85,10 @@ func (b *Broker) NewSession(h *handover.Handover, uid uint32) (*Session, error) 
 // Serve answers the session's calls until its last task has ended.
 func (s *Session) Serve() error {
 	s.log.Info("session begins", "asks", s.asked, "uid", s.uid)
+	s.release()
 	err := s.listener.Serve(s.handle)
+	close(s.ended)
+	s.kept.end()
 	s.b.mu.Lock()
 	delete(s.b.sessions, s.ID)
 	s.b.changed.Broadcast()
@@ -93,6 +105,7 @@ func (s *Session) Serve() error {
 func (s *Session) handle(n *notify.Notification) {
 	r := notification{n}
 	s.again = false
+	s.kept.received(n)
 	if w := s.stale[n.TID]; w != nil {
 		delete(s.stale, n.TID)
 		w.alive()
@@ -180,6 +193,7 @@ func (s *Session) park(w *waiter) {
 		s.staleMost = 2*len(s.stale) + 64
 	}
 	s.stale[w.req.TID()] = w
+	s.kept.late(w.req)
 }
 
 func (s *Session) carryOn(r Request) { s.answered(r, r.Continue()) }

@@ -159,4 +159,5 @@ func (b *Broker) watchClose(s *Socket, fd int) {
 		return
 	}
 	s.anchor = a
+	s.keepAnchor(a)
 }
