@@ -8,6 +8,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/poemq/poemq/notify"
 	"github.com/poemq/poemq/notify/handover"
 	"golang.org/x/sys/unix"
 )
@@ -68,6 +69,16 @@ func (b *Broker) begin(h *handover.Handover, p Peer, allow func(Peer) error) (*S
 			unix.Close(h.Listener)
 			return nil, err
 		}
+	}
+	// A container runtime tells the program's pid; poemq-launch, which may see
+	// itself under another number, becomes the program.
+	pid := h.State.Pid
+	if h.Meta.Version > 0 {
+		pid = p.PID
+	}
+	if err := notify.Reach(pid); err != nil {
+		unix.Close(h.Listener)
+		return nil, err
 	}
 	return b.NewSession(h, p.UID)
 }

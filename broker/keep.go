@@ -133,6 +133,15 @@ func (s *storing) add(op storeOp) {
 	}
 }
 
+// hurry has what is to be done be done now.
+func (s *storing) hurry() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.soon != nil {
+		s.soon.Reset(0)
+	}
+}
+
 // flush does what is to be done, and returns when it is.
 func (s *storing) flush() {
 	s.working.Lock()
@@ -368,6 +377,7 @@ func (s *Socket) dropAnchor() {
 func (h *portHold) keptBy(k *kept) {
 	if k != nil {
 		h.kept, h.name = k, k.put(fmt.Sprintf("port.%d.%d", h.ns, h.cookie), h.fd)
+		k.store.hurry()
 	}
 }
 

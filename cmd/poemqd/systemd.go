@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -52,10 +52,7 @@ func watchdog(ctx context.Context, b *broker.Broker) {
 // fdStore is systemd's store of descriptors (sd_pid_notify_with_fds(3),
 // FileDescriptorStoreMax= in systemd.service(5)). It sends by itself, for
 // go-systemd sends no descriptors.
-type fdStore struct {
-	mu   sync.Mutex // one message at a time
-	conn *net.UnixConn
-}
+type fdStore struct{ fd int }
 
 // newFDStore is nil when nobody offers one.
 func newFDStore() (*fdStore, error) {
@@ -63,28 +60,35 @@ func newFDStore() (*fdStore, error) {
 	if name == "" {
 		return nil, nil
 	}
-	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: name, Net: "unixgram"})
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("NOTIFY_SOCKET: %w", err)
+		return nil, fmt.Errorf("socket(AF_UNIX): %w", err)
 	}
-	return &fdStore{conn: conn}, nil
+	tv := unix.NsecToTimeval(storeTimeout.Nanoseconds())
+	if err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &tv); err == nil {
+		err = unix.Connect(fd, &unix.SockaddrUnix{Name: name}) // a leading @ is an abstract name
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("NOTIFY_SOCKET %s: %w", name, err)
+	}
+	return &fdStore{fd}, nil
 }
 
 // storeTimeout is how long systemd may be too busy to be told something.
 const storeTimeout = 5 * time.Second
 
 func (s *fdStore) send(text string, fds ...int) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.conn.SetWriteDeadline(time.Now().Add(storeTimeout)); err != nil {
-		return err
-	}
 	var rights []byte
 	if len(fds) > 0 {
 		rights = unix.UnixRights(fds...)
 	}
-	_, _, err := s.conn.WriteMsgUnix([]byte(text), rights, nil)
-	return err
+	for {
+		err := unix.Sendmsg(s.fd, []byte(text), rights, nil, unix.MSG_NOSIGNAL)
+		if err != unix.EINTR {
+			return os.NewSyscallError("sendmsg", err)
+		}
+	}
 }
 
 // Store has systemd keep fd. That it hangs up shall not end that (FDPOLL=0):
@@ -173,4 +177,35 @@ func (g given) socket(name string) (*net.UnixListener, error) {
 	}
 	u.SetUnlinkOnClose(false)
 	return u, nil
+}
+
+// keeperOf is who keeps sessions for the broker after this one; nil: nobody.
+func keeperOf() (broker.Keeper, error) {
+	s, err := newFDStore()
+	if s == nil {
+		return nil, err
+	}
+	return s, err
+}
+
+// door is where sessions come in: systemd's socket, or one that is made at path.
+func (g given) door(path string) (*net.UnixListener, error) {
+	if l, err := g.socket(doorName); l != nil || err != nil {
+		return l, err
+	}
+	return listenUnix(path)
+}
+
+// doorName is the socket's FileDescriptorName=.
+const doorName = "broker"
+
+// goOn takes over what the broker before left.
+func (r *running) goOn(left []broker.Left, log *slog.Logger) (sessions int) {
+	if len(left) == 0 {
+		return 0
+	}
+	begin := time.Now()
+	sessions = r.broker.Adopt(left)
+	log.Info("sessions of the broker before go on", "sessions", sessions, "descriptors", len(left), "took", time.Since(begin).Round(time.Microsecond))
+	return sessions
 }
