@@ -158,8 +158,7 @@ func (b *Broker) Answers(ctx context.Context) bool {
 		b.mu.Lock()
 		sessions := slices.Collect(maps.Values(b.sessions))
 		b.mu.Unlock()
-		b.points.mu.Lock()
-		b.points.mu.Unlock() //nolint:staticcheck // whether it can be had is the question
+		_ = b.onPoint(&listenState{}) // takes their lock
 		var wg sync.WaitGroup
 		for _, s := range sessions {
 			done := make(chan struct{})
