@@ -64,4 +64,4 @@ clean:
 	rm -rf bin dist
 
 # Targets that test folders bring themselves.
-include test/apps/apps.mk test/conform/conform.mk test/network/network.mk bench/bench.mk
+include test/apps/apps.mk test/conform/conform.mk test/network/network.mk bench/bench.mk test/faults/faults.mk

@@ -317,11 +317,12 @@ func isConnected(fd int) bool {
 
 // adoptHold is the port that sock had bound.
 func (b *Broker) adoptHold(sock *Socket, f *found, port leftSocket, k *kept) *portHold {
-	h := &portHold{b: b, fd: port.fd, cookie: f.hold, kept: k, name: port.name, local: f.local, ns: f.ns, chosen: f.chosen, users: 1}
+	h := &portHold{b: b, fd: port.fd, cookie: f.hold, kept: k, name: port.name, local: f.local, ns: f.ns, uid: f.uid, chosen: f.chosen, users: 1}
 	if local, err := localAddr(port.fd); err == nil && local.Port() != 0 {
 		h.local = local
 	}
-	b.ports.hold(h.ns, h.local, sock.reuseAddr())
+	h.heldAs = h.local
+	b.ports.hold(h.ns, h.local, true, false, h.uid) // there is nobody yet who could mind
 	return h
 }
 

@@ -29,6 +29,9 @@ type portHold struct {
 	name  string
 	local netip.AddrPort
 	ns    uint64
+	// heldAs is what the table of ports knows it by, and uid whose it is.
+	heldAs netip.AddrPort
+	uid    uint32
 	// chosen is that the kernel chose the port: the program did not ask for it.
 	chosen bool
 
@@ -48,7 +51,7 @@ func (b *Broker) holdPort(sock *Socket, ns *netns.NS, sa []byte, uid uint32) (*p
 	reuse := sock.reuseAddr()
 	for try := 0; ; try++ {
 		h, errno := b.tryHold(sock, ns, sa, uid)
-		if errno != 0 || h.local.Port() == 0 || b.ports.hold(h.ns, h.local, reuse) {
+		if errno != 0 || h.local.Port() == 0 || b.ports.hold(h.ns, h.local, reuse, sock.reusePort(), uid) {
 			return h, errno
 		}
 		// A connection that the kernel does not know has the port.
@@ -68,7 +71,7 @@ func (b *Broker) tryHold(sock *Socket, ns *netns.NS, sa []byte, uid uint32) (*po
 		return nil, errno
 	}
 	// The kernel compares the owners of the sockets' files. Without the right
-	// to give it away, the broker is that user.
+	// to give it away (CAP_CHOWN), the table of ports compares them.
 	_ = unix.Fchown(fd, int(uid), -1)
 	b.rebinding.RLock()
 	errno = rawBind(fd, sa)
@@ -83,7 +86,7 @@ func (b *Broker) tryHold(sock *Socket, ns *netns.NS, sa []byte, uid uint32) (*po
 		return nil, asErrno(err, unix.ENOBUFS)
 	}
 	cookie, _ := addfd.Cookie(fd) // every socket has one
-	return &portHold{b: b, fd: fd, cookie: cookie, local: local, ns: ns.ID(), chosen: requestedPort(sa) == 0, users: 1}, 0
+	return &portHold{b: b, fd: fd, cookie: cookie, local: local, heldAs: local, uid: uid, ns: ns.ID(), chosen: requestedPort(sa) == 0, users: 1}, 0
 }
 
 // share counts one more user. nil stays nil.
@@ -147,7 +150,7 @@ func (h *portHold) release() {
 func (h *portHold) free() {
 	h.kept.drop(h.name)
 	unix.Close(h.fd)
-	h.b.ports.unhold(h.ns, h.local)
+	h.b.ports.unhold(h.ns, h.heldAs, h.uid)
 }
 
 // unlisten has the port held, but not served: its listening socket has ended,

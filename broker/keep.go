@@ -329,7 +329,7 @@ func (s *Socket) jotLocked() {
 		r.ns = s.ns.ID()
 	}
 	if s.hold != nil {
-		r.hold, r.chosen = s.hold.cookie, s.hold.chosen
+		r.hold, r.chosen, r.uid = s.hold.cookie, s.hold.chosen, s.hold.uid
 	}
 	if s.listen != nil {
 		r.zeroRTT = s.listen.zeroRTT

@@ -15,6 +15,7 @@ type record struct {
 	ino      uint64
 	ns       uint64 // network namespace; 0 when not known
 	hold     uint64 // cookie of the socket that has the bound port; 0: none
+	uid      uint32 // whose the port is
 	domain   int
 	proto    int
 	tid, fd  int // where the program's descriptor was seen
@@ -44,6 +45,7 @@ func (r *record) append(b []byte) []byte {
 	b = e.AppendUint64(b, r.ino)
 	b = e.AppendUint64(b, r.ns)
 	b = e.AppendUint64(b, r.hold)
+	b = e.AppendUint32(b, r.uid)
 	b = e.AppendUint16(b, uint16(r.domain))
 	b = e.AppendUint32(b, uint32(r.proto))
 	b = e.AppendUint32(b, uint32(r.tid))
@@ -87,6 +89,7 @@ var errRecord = errors.New("a socket's record is damaged")
 func readRecord(b []byte) (r record, err error) {
 	d := reader{b: b}
 	r.cookie, r.ino, r.ns, r.hold = d.u64(), d.u64(), d.u64(), d.u64()
+	r.uid = d.u32()
 	r.domain, r.proto = int(d.u16()), int(int32(d.u32()))
 	r.tid, r.fd = int(int32(d.u32())), int(int32(d.u32()))
 	head := d.take(4)

@@ -163,3 +163,31 @@ func TestBrokerRestarts(t *testing.T) {
 		}
 	}
 }
+
+// TestKillToFirstConnection: how long nobody gets a connection when the broker
+// is killed. The next one is started at once, as Restart=always and
+// RestartSec=0 have it.
+func TestKillToFirstConnection(t *testing.T) {
+	h := newHost(t, "python3")
+	server, port := h.server("epoll")
+	c := h.client()
+	const rounds = 5
+	var worst time.Duration
+	for i := range rounds {
+		c.must("ok", "socket s")
+		killed := time.Now()
+		h.kill()
+		c.must("ok", "connect s %d", port)
+		c.must("hello", "echo s hello")
+		took := time.Since(killed)
+		worst = max(worst, took)
+		t.Logf("round %d: %v from SIGKILL to the first answer of the server", i, took.Round(time.Millisecond))
+		c.must("ok", "close s")
+	}
+	if worst > time.Second {
+		t.Errorf("it took up to %v, want less than a second", worst)
+	}
+	if n := strings.Count(server.Stdout(), "accepted"); n != rounds {
+		t.Errorf("the server accepted %d connections, want %d", n, rounds)
+	}
+}
