@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/poemq/poemq/test/rig"
+	"golang.org/x/sys/unix"
 )
 
 // serveLimit is how long an engine may take for something on a busy machine.
@@ -28,6 +29,7 @@ func startDocker(t *testing.T) *docker {
 	dir := d.Mkdir("docker", "")
 	socket := filepath.Join(dir, "s")
 	d.host = "unix://" + socket
+	d.Cleanup(func() { d.unmount(dir) }) // after dockerd's end
 	daemon := d.outside("dockerd", "--iptables=false", "--bridge=none", "--storage-driver", "vfs",
 		"--data-root", filepath.Join(dir, "root"), "--exec-root", filepath.Join(dir, "exec"),
 		"--pidfile", filepath.Join(dir, "pid"), "-H", d.host).Start()
@@ -37,6 +39,23 @@ func startDocker(t *testing.T) *docker {
 	d.docker("import", d.Path("app.tar"), "app")
 	d.build("Dockerfile", "poemq", filepath.Dir(bin("poemqd")))
 	return d
+}
+
+// unmount takes away what dockerd leaves mounted below dir: the namespace of
+// "--network host".
+func (d *docker) unmount(dir string) {
+	d.Helper()
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		d.Error(err)
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if at := strings.Fields(line)[1]; strings.HasPrefix(at, dir+"/") {
+			if err := unix.Unmount(at, unix.MNT_DETACH); err != nil {
+				d.Errorf("unmount %s: %v", at, err)
+			}
+		}
+	}
 }
 
 // clear takes all containers away, before dockerd ends.

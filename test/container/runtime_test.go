@@ -23,23 +23,17 @@ type runtime struct {
 // command prepares the runtime's own command.
 func (r *runtime) command(args ...string) *rig.Cmd {
 	r.Helper()
-	var all []any
-	for _, a := range append(r.legacy(), append([]string{r.name, "--root", r.root}, args...)...) {
+	all := []any{"unshare", "-m", "sh", "-c", legacyCgroups + `exec "$@"`, "sh", r.name, "--root", r.root}
+	for _, a := range args {
 		all = append(all, a)
 	}
 	return r.outside(all...)
 }
 
-// legacy has crun see the old cgroups alone on a machine with both kinds, which
-// it refuses ("cgroups in hybrid mode not supported"). Nothing on containers
-// depends on them here.
-func (r *runtime) legacy() []string {
-	const both = "/sys/fs/cgroup/unified"
-	if _, err := os.Stat(both + "/cgroup.controllers"); err != nil || r.name != "crun" {
-		return nil
-	}
-	return []string{"unshare", "-m", "sh", "-c", "umount " + both + `; exec "$@"`, "sh"}
-}
+// legacyCgroups has crun see the old cgroups alone on a machine with both kinds,
+// which it refuses ("cgroups in hybrid mode not supported"). Nothing on
+// containers depends on them here. It is for a mount namespace of its own.
+const legacyCgroups = "[ ! -e /sys/fs/cgroup/unified/cgroup.controllers ] || umount /sys/fs/cgroup/unified; "
 
 // bundle makes the directory of a container that runs args in a network
 // namespace, under our profile for the runtime.
@@ -67,8 +61,11 @@ func (r *runtime) bundle(netns, profile string, args ...string) string {
 		},
 		Linux: &specs.Linux{
 			Namespaces: []specs.LinuxNamespace{
-				{Type: specs.PIDNamespace}, {Type: specs.MountNamespace}, {Type: specs.IPCNamespace},
-				{Type: specs.UTSNamespace}, {Type: specs.NetworkNamespace, Path: netns},
+				{Type: specs.PIDNamespace},
+				{Type: specs.MountNamespace},
+				{Type: specs.IPCNamespace},
+				{Type: specs.UTSNamespace},
+				{Type: specs.NetworkNamespace, Path: netns},
 			},
 			Seccomp: &seccomp,
 		},
@@ -88,9 +85,7 @@ func (r *runtime) run(id, bundle string) *rig.Proc {
 	r.Helper()
 	p := r.command("run", "--bundle", bundle, id).Start()
 	r.Cleanup(func() {
-		if d := r.command("delete", "--force", id).Run(); p.Running() && d.ExitCode() != 0 {
-			r.Errorf("delete %s: %s", id, d.Stderr())
-		}
+		r.command("delete", "--force", id).Run() // its "run" may have deleted it first
 		p.Wait(serveLimit)
 	})
 	return p
