@@ -6,6 +6,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/poemq/poemq/notify"
 	"github.com/poemq/poemq/notify/handover"
 	"golang.org/x/sys/unix"
 )
@@ -44,7 +45,7 @@ func (b *Broker) Admit(c *net.UnixConn, allow func(uid uint32) error) error {
 		b.log.Warn("handover refused", "error", err, "pid", cred.Pid, "uid", cred.Uid)
 		return err
 	}
-	s, err := b.begin(h, cred.Uid, allow)
+	s, err := b.begin(h, cred, allow)
 	if err != nil {
 		b.log.Warn("handover refused", "error", err, "pid", cred.Pid, "uid", cred.Uid)
 	}
@@ -60,14 +61,24 @@ func (b *Broker) Admit(c *net.UnixConn, allow func(uid uint32) error) error {
 	return nil
 }
 
-func (b *Broker) begin(h *handover.Handover, uid uint32, allow func(uid uint32) error) (*Session, error) {
+func (b *Broker) begin(h *handover.Handover, cred *unix.Ucred, allow func(uid uint32) error) (*Session, error) {
 	if allow != nil {
-		if err := allow(uid); err != nil {
+		if err := allow(cred.Uid); err != nil {
 			unix.Close(h.Listener)
 			return nil, err
 		}
 	}
-	return b.NewSession(h, uid)
+	// A container runtime tells the program's pid; poemq-launch, which may see
+	// itself under another number, becomes the program.
+	pid := h.State.Pid
+	if h.Meta.Version > 0 {
+		pid = int(cred.Pid)
+	}
+	if err := notify.Reach(pid); err != nil {
+		unix.Close(h.Listener)
+		return nil, err
+	}
+	return b.NewSession(h, cred.Uid)
 }
 
 func peerCred(c *net.UnixConn) (cred *unix.Ucred, err error) {

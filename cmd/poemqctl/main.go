@@ -37,6 +37,7 @@ func main() {
 			RunE: func(c *cobra.Command, _ []string) error { return status(c.Context(), control, asJSON, os.Stdout) },
 		},
 		caCommand(&asJSON),
+		ociProfileCommand(),
 		fallbackCommand(&control, &asJSON),
 		whyCommand(&control, &asJSON),
 	)
