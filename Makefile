@@ -39,6 +39,7 @@ test: build lint test-unit test-e2e conform test-apps test-regress bench-quick
 # Packages that need no privilege and no binaries.
 test-unit: deps
 	$(GO) run ./test/report -race $(TESTFLAGS) $(foreach d,$(RACE_DIRS),$(if $(wildcard $(d)),./$(d)/...))
+	$(GO) run ./test/report -run 'TestManyStreams|TestLimit' $(TESTFLAGS) ./quic
 	$(GO) run ./test/report $(TESTFLAGS) $(foreach d,cmd launcher,$(if $(wildcard $(d)),./$(d)/...)) ./test/arch ./bench/...
 
 # Packages that run the binaries; alone, since they look at clocks and memory.
