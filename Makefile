@@ -24,7 +24,7 @@ all: build
 deps:
 	@scripts/deps.sh
 
-build: deps
+build: deps $(BIN)/libpoemq-hook.so
 	CGO_ENABLED=0 $(GOBUILD) -ldflags '$(LDFLAGS)' -o $(BIN)/poemqd ./cmd/poemqd
 	CGO_ENABLED=0 $(GOBUILD) -ldflags '$(LDFLAGS)' -o $(BIN)/poemqctl ./cmd/poemqctl
 	CGO_ENABLED=1 $(GOBUILD) -tags netgo,osusergo \
@@ -65,4 +65,4 @@ clean:
 	rm -rf bin dist
 
 # Targets that test folders bring themselves.
-include test/apps/apps.mk test/conform/conform.mk test/network/network.mk bench/bench.mk test/container/container.mk
+include test/apps/apps.mk test/conform/conform.mk test/network/network.mk bench/bench.mk zpoline/hook.mk test/container/container.mk

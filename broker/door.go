@@ -8,6 +8,7 @@ import (
 
 	"github.com/poemq/poemq/notify"
 	"github.com/poemq/poemq/notify/handover"
+	"github.com/poemq/poemq/notify/hook"
 	"golang.org/x/sys/unix"
 )
 
@@ -32,13 +33,17 @@ func (b *Broker) ServeSocket(l *net.UnixListener, allow func(uid uint32) error) 
 	}
 }
 
-// Admit takes one session from c and serves it on a goroutine of its own. An
-// error is logged and, to poemq-launch, answered.
+// Admit takes one session from c and serves it on a goroutine of its own, or one
+// process that the hook library introduces. An error is logged and, to
+// poemq-launch and the library, answered.
 func (b *Broker) Admit(c *net.UnixConn, allow func(uid uint32) error) error {
 	cred, err := peerCred(c)
 	if err != nil {
 		b.log.Error("handover refused", "error", err)
 		return err
+	}
+	if begins, err := peek(c); err == nil && hook.IsHello(begins) {
+		return b.admitHooked(c, cred, allow)
 	}
 	h, err := handover.Receive(c)
 	if err != nil {
@@ -87,6 +92,24 @@ func reach(h *handover.Handover, cred *unix.Ucred) error {
 		return notify.Reach(h.State.Pid)
 	}
 	return nil
+}
+
+// peek looks at how the first message on c begins, which decides what it is.
+func peek(c *net.UnixConn) (begins []byte, err error) {
+	if err := c.SetReadDeadline(time.Now().Add(handover.Timeout)); err != nil {
+		return nil, err
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var buf [4]byte
+	n := 0
+	rerr := raw.Read(func(fd uintptr) bool {
+		n, _, err = unix.Recvfrom(int(fd), buf[:], unix.MSG_PEEK)
+		return err != unix.EAGAIN
+	})
+	return buf[:max(n, 0)], errors.Join(rerr, err)
 }
 
 func peerCred(c *net.UnixConn) (cred *unix.Ucred, err error) {
