@@ -154,17 +154,14 @@ func (b *Broker) adopt(e *estate, udp []leftSocket) (*Session, error) {
 		return abandon(err)
 	}
 	s := &Session{
-		ID: b.nextSession.Add(1), b: b, name: head.Name, asked: asked, match: head.Match, seesSetns: head.SeesSetns, uid: head.UID,
-		listener: l, kept: k, stale: make(map[int]*waiter), ended: make(chan struct{}), caught: journal.calls(),
+		name: head.Name, asked: asked, match: head.Match, seesSetns: head.SeesSetns, uid: head.UID,
+		source: filtered{l}, kept: k, caught: journal.calls(),
 	}
-	s.log = b.log.With("session", s.ID, "program", s.name)
+	b.register(s)
 	k.log = s.log
 	b.leaveUDP(udp, k)
 	open, listening := s.adoptSockets(e)
 	e.close()
-	b.mu.Lock()
-	b.sessions[s.ID] = s
-	b.mu.Unlock()
 	s.log.Info("session goes on", "sockets", open, "listening", listening, "calls", len(s.caught))
 	return s, nil
 }
@@ -480,7 +477,7 @@ func (s *Session) release() {
 	if len(s.caught) == 0 {
 		return
 	}
-	again, interrupted := s.listener.Release(s.caught)
+	again, interrupted := s.source.(filtered).Release(s.caught)
 	s.caught = nil
 	s.kept.journal.forgetCalls()
 	s.log.Info("calls that the broker before had begun", "made_again", again, "interrupted", interrupted)

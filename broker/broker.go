@@ -16,6 +16,7 @@ import (
 	"github.com/poemq/poemq/addfd"
 	"github.com/poemq/poemq/broker/policy"
 	"github.com/poemq/poemq/notify"
+	"github.com/poemq/poemq/notify/hook"
 	"github.com/poemq/poemq/quic"
 	"golang.org/x/sys/unix"
 )
@@ -76,12 +77,14 @@ type Broker struct {
 
 	nextSession atomic.Uint64
 	pointNumber atomic.Uint64 // of the last one that was kept
+	hookedMu    sync.Mutex    // held while a session of the hook library begins
 
 	mu       sync.Mutex // guards what follows
 	changed  *sync.Cond // the last session or relay ended
 	relays   int
 	sockets  map[uint64]*Socket
 	sessions map[uint64]*Session
+	hooked   map[hook.SessionID]*Session // those of sessions that the hook library made
 }
 
 // New makes a broker. Close it.
@@ -99,6 +102,7 @@ func New(c Config) (*Broker, error) {
 	b := &Broker{
 		host: c.Host, udpPort: c.UDPPort, guarded: c.Guarded, log: c.Log, dir: dir, dock: dock, anchors: addfd.NewAnchors(dir, c.Log), lost: addfd.NewLost(), started: time.Now(),
 		sockets: make(map[uint64]*Socket), sessions: make(map[uint64]*Session),
+		hooked: make(map[hook.SessionID]*Session),
 	}
 	b.changed = sync.NewCond(&b.mu)
 	if c.Keeper != nil {
@@ -129,7 +133,7 @@ func (b *Broker) Close() error {
 	b.closeFronts()
 	b.mu.Lock()
 	for _, s := range b.sessions {
-		s.listener.Stop()
+		s.source.Stop()
 	}
 	sockets := make([]*Socket, 0, len(b.sockets))
 	for _, s := range b.sockets {
@@ -161,8 +165,9 @@ func (b *Broker) Answers(ctx context.Context) bool {
 		_ = b.onPoint(&listenState{}) // takes their lock
 		var wg sync.WaitGroup
 		for _, s := range sessions {
+			from, ok := s.source.(filtered) // the hook library's has no thread of its own
 			done := make(chan struct{})
-			if s.listener.Post(func() { close(done) }) {
+			if ok && from.Post(func() { close(done) }) {
 				wg.Go(func() {
 					select {
 					case <-done:

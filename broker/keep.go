@@ -201,13 +201,13 @@ type kept struct {
 }
 
 // keep begins to keep s for the next broker.
-func (s *Session) keep(store *storing) error {
+func (s *Session) keep(from filtered, store *storing) error {
 	j, err := newJournal(journalHead{Name: s.name, Asked: s.asked.String(), Match: s.match, SeesSetns: s.seesSetns, UID: s.uid})
 	if err != nil {
 		return err
 	}
 	s.kept = newKept(fmt.Sprintf("%016x", rand.Uint64()), store, j, s.log)
-	s.kept.put("listener", s.listener.FD())
+	s.kept.put("listener", from.FD())
 	s.kept.put("journal", j.fd)
 	store.flush()
 	return nil

@@ -52,7 +52,7 @@ func (h *host) server(how string) (*rig.Proc, int) {
 	h.Helper()
 	port := h.FreePort()
 	c := h.Command("python3", script("server.py"), how, port)
-	c.Broker, c.Flags = h.broker, []string{"--quic", "require"}
+	c.Broker, c.Flags = h.broker, []string{"--quic", "require", "--on-broker-missing", "fail"}
 	p := c.Start()
 	p.Says("listening")
 	return p, port
@@ -68,7 +68,7 @@ type client struct {
 func (h *host) client() *client {
 	h.Helper()
 	c := h.Command("python3", "-u", script("client.py"))
-	c.Broker, c.Told, c.Flags = h.broker, true, []string{"--quic", "require"}
+	c.Broker, c.Told, c.Flags = h.broker, true, []string{"--quic", "require", "--on-broker-missing", "fail"}
 	p := c.Start()
 	p.Says("ready")
 	return &client{Proc: p, h: h}

@@ -35,7 +35,7 @@ type heldFile struct {
 func (r *Rig) NewStore(name string) *Store {
 	r.Helper()
 	s := &Store{r: r, path: r.Path("notify-" + name)}
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(r.Mkdir("broker-"+name, ""), "s"), Net: "unix"})
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(r.Mkdir("broker-"+name, ""), "broker.sock"), Net: "unix"})
 	if err != nil {
 		r.Fatal(err)
 	}
