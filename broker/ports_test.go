@@ -129,8 +129,10 @@ func TestPortTableAtRandom(t *testing.T) {
 func TestPortTableUsers(t *testing.T) {
 	var table portTable
 	any, one, other := netip.MustParseAddrPort("0.0.0.0:80"), netip.MustParseAddrPort("192.0.2.1:80"), netip.MustParseAddrPort("192.0.2.2:80")
-	if !table.hold(1, one, false, true, 7) || !table.hold(1, one, false, true, 7) {
-		t.Error("a user cannot share a port with itself")
+	for range 2 {
+		if !table.hold(1, one, false, true, 7) {
+			t.Error("a user cannot share a port with itself")
+		}
 	}
 	if table.hold(1, one, false, true, 8) || table.hold(1, any, false, true, 8) {
 		t.Error("another user shares the port")
