@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/poemq/poemq/broker"
 	"github.com/poemq/poemq/broker/config"
 	"github.com/spf13/cobra"
@@ -61,7 +62,9 @@ func (r *running) reloadOn(ctx context.Context, hup <-chan os.Signal, o *options
 		case <-ctx.Done():
 			return
 		case <-hup:
+			tellReloading()
 			r.reload(o.sources(false), level, log)
+			tell(daemon.SdNotifyReady)
 		}
 	}
 }
