@@ -25,6 +25,11 @@ const (
 	bulkOne = "bulk up, 1 stream"
 	iperf1  = "iperf3 up, 1 stream"
 	iperf4  = "iperf3 up, 4 streams"
+
+	nginxKeep  = "nginx, wrk -c10, keep-alive"
+	nginxClose = "nginx, wrk -c10, Connection: close"
+	redis10    = "redis GET, -c10 -P 1"
+	redis50    = "redis GET, -c50 -P 16"
 )
 
 var bars = []bar{
@@ -40,6 +45,10 @@ var bars = []bar{
 		title: "connect + echo + close, two brokers ÷ poem-quicly", over: key{wholeConnect + ", p50", two}, under: key{wholeConnect + ", p50", quicly},
 		most: true, limit: 0.2, then: standIn{1475, 60, wholeConnect + ", p50"},
 	},
+	{title: "nginx keep-alive, two brokers ÷ kernel TCP", over: key{nginxKeep, two}, under: key{nginxKeep, tcp}, limit: 0.45},
+	{title: "nginx Connection: close, two brokers ÷ kernel TCP", over: key{nginxClose, two}, under: key{nginxClose, tcp}, limit: 0.2},
+	{title: "redis GET -c10, two brokers ÷ kernel TCP", over: key{redis10, two}, under: key{redis10, tcp}, limit: 0.4},
+	{title: "redis GET -c50 -P 16, two brokers ÷ kernel TCP", over: key{redis50, two}, under: key{redis50, tcp}, limit: 0.6},
 	{title: "direct ÷ kernel TCP, one bulk stream", over: key{bulkOne, direct}, under: key{bulkOne, tcp}, limit: 1},
 	{title: "direct ÷ kernel TCP, ping-pong 64 B", over: key{ping64, direct}, under: key{ping64, tcp}, most: true, limit: 1},
 }

@@ -23,7 +23,7 @@ func connects(b *bench) error {
 		}
 	}
 	b.rounds(lanes, 0, func(l *lane) error {
-		u, err := l.ask(time.Minute, l.load("connects", loopback, ports[l.way], b.seconds(1)))
+		u, err := l.ask(time.Minute, l.load("connects", l.address, ports[l.way], b.seconds(1)))
 		if err != nil {
 			return err
 		}

@@ -28,6 +28,9 @@ var parts = []struct {
 	{"bulk", "bulk streams and CPU time per GB", bulk},
 	{"pingpong", "round trips on one connection", pingPong},
 	{"connect", "connections for one message each", connects},
+	{"iperf3", "iperf3", iperf},
+	{"nginx", "nginx with wrk", webServer},
+	{"redis", "redis-server with redis-benchmark", keyValue},
 }
 
 // bench is one run.
