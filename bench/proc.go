@@ -17,7 +17,7 @@ import (
 )
 
 // comeUp is how long a server may take until it serves.
-const comeUp = 20 * time.Second
+const comeUp = time.Minute
 
 // tick is the unit of times in /proc/PID/stat: USER_HZ, which is 100 for every
 // program on Linux (proc(5)).
@@ -166,6 +166,22 @@ func cpuOf(pid int) (time.Duration, error) {
 		sum += time.Duration(n) * tick
 	}
 	return sum, nil
+}
+
+// memory is the process's anonymous memory in bytes: what its connections cost,
+// without the program file's pages, which many processes share.
+func (p *proc) memory() (bytes float64, err error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", p.pid()))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(data)) {
+		if rest, ok := strings.CutPrefix(line, "Pss_Anon:"); ok {
+			n, err := strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 64)
+			return n * 1024, err
+		}
+	}
+	return 0, errors.New("smaps_rollup has no Pss_Anon; it needs Linux 5.4")
 }
 
 // run runs a program to its end and gives its output.

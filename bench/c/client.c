@@ -215,7 +215,7 @@ void connects(int argc, char **argv)
 	tell("whole", &whole);
 }
 
-/* Opens connections, says so, and holds them until its input ends. */
+/* Opens connections, says so, and holds them until it is killed. */
 void hold(int argc, char **argv)
 {
 	uint32_t address = address_of(argv[0]);
@@ -232,6 +232,6 @@ void hold(int argc, char **argv)
 	}
 	printf("held %d\nns %lu\n", n, now() - t);
 	fflush(stdout);
-	while (read(0, &back, sizeof back) > 0)
-		;
+	for (;;)
+		pause();
 }
