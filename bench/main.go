@@ -31,6 +31,10 @@ var parts = []struct {
 	{"iperf3", "iperf3", iperf},
 	{"nginx", "nginx with wrk", webServer},
 	{"redis", "redis-server with redis-benchmark", keyValue},
+	{"syscalls", "single system calls", calls},
+	{"idle", "10,000 idle connections", idle},
+	{"growth", "beside more and more connections", growth},
+	{"paths", "slow and lossy paths", paths},
 }
 
 // bench is one run.

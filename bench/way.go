@@ -19,6 +19,7 @@ const (
 	one    = "one"     // poemq, one broker for both ends
 	direct = "direct"  // the same, with the two ends joined without QUIC
 	quicly = "quicly"  // poem-quicly, poemq's ancestor
+	floor  = "floor"   // no way for bytes: the least that any broker could cost
 )
 
 // ways are all of them, as they stand in the table.
@@ -30,6 +31,7 @@ var ways = []struct{ name, title string }{
 	{one, "poemq, one broker for both ends (3 processes)"},
 	{direct, "poemq, one broker, [wire] local = \"direct\""},
 	{quicly, "poem-quicly (3 processes)"},
+	{floor, "a supervisor that makes only the system calls which no broker can do without"},
 }
 
 // lane is a way that has been set up: what it stands on runs.
