@@ -34,7 +34,7 @@ type crowd struct {
 func idle(b *bench) error {
 	n := 10_000
 	if b.quick {
-		n = 200 // the names of the figures stay: nobody reads them
+		n = 50 // the names of the figures stay: nobody reads them
 	}
 	ways := b.roomFor(n, tcp, two, one, direct)
 	empty, err := b.lanes(ways...)
@@ -180,7 +180,7 @@ func (l *lane) settled() (octets float64, err error) {
 			break
 		}
 		last = octets
-		time.Sleep(500 * time.Millisecond)
+		time.Sleep(time.Duration(l.bench.seconds(0.5) * float64(time.Second))) // memory has no event
 	}
 	return octets, nil
 }

@@ -219,7 +219,7 @@ func (b *bench) moreFiles() error {
 // seconds is how long something is measured.
 func (b *bench) seconds(usual float64) float64 {
 	if b.quick {
-		return 0.2
+		return 0.1
 	}
 	return usual
 }

@@ -16,7 +16,7 @@ const pathLossy = "bulk up, 100 Mbit/s, 50 ms, 1.0 % loss"
 // pathLane is a lane on a path of its own.
 type pathLane struct {
 	*lane
-	path        *link.Link
+	path       *link.Link
 	port, ones int // of the server for streams, and of that for connects
 }
 

@@ -22,7 +22,7 @@ var plotted = []string{
 
 // colours of the ways; those of poemq are related.
 var colours = map[string]string{
-	tcp: "#8a8f98", tls: "#c9a227", quicGo: "#3b76af", two: "#b8322a", one: "#d9695f", direct: "#eba9a1", quicly: "#6a9a52",
+	tcp: "#8a8f98", tls: "#c9a227", quicGo: "#3b76af", two: "#b8322a", one: "#d9695f", direct: "#eba9a1", quicly: "#6a9a52", floor: "#bbbbbb",
 }
 
 const (
@@ -32,6 +32,7 @@ const (
 	rowHeight   = 17
 	chartHeight = 150
 	labelWidth  = 58
+	unitLine    = 12 // below a title
 	// Room for a value with its spread, behind the longest bar.
 	valueWidth = 92
 )
@@ -67,6 +68,12 @@ func (r *results) plot() string {
 	d := &drawing{}
 	y := 34.0
 	d.text(panelGap, y-10, "head", "poemq beside its peers")
+	for _, way := range r.present() {
+		i := slices.IndexFunc(ways, func(w struct{ name, title string }) bool { return w.name == way })
+		d.rect(panelGap, y+3, 10, 10, colours[way])
+		d.text(panelGap+16, y+12, "", way+": "+ways[i].title)
+		y += 15
+	}
 	y = r.plotFigures(d, y+10)
 	y = r.plotBars(d, y)
 	y = r.plotSeries(d, y)
@@ -110,7 +117,7 @@ func (r *results) plotFigures(d *drawing, y float64) float64 {
 			continue
 		}
 		figures = append(figures, r.figures[i])
-		heights = append(heights, 20+rowHeight*float64(len(r.measured(name))))
+		heights = append(heights, 20+unitLine+rowHeight*float64(len(r.measured(name))))
 	}
 	return grid(y, heights, func(i int, x, y float64) { r.plotFigure(d, figures[i], x, y) })
 }
@@ -122,7 +129,8 @@ func (r *results) plotFigure(d *drawing, f figure, x, y float64) {
 		better = "more is better"
 	}
 	d.text(x, y+11, "title", f.Name)
-	d.text(x+panelWidth, y+11, "small right", f.Unit+", "+better)
+	d.text(x, y+24, "small", f.Unit+", "+better)
+	y += unitLine
 	most := 0.0
 	all := r.measured(f.Name)
 	for _, way := range all {
@@ -173,7 +181,7 @@ func (r *results) plotBars(d *drawing, y float64) float64 {
 		}
 		d.text(panelGap+titleWidth+100, y+11, class, mark)
 		if v.stood && v.got.valid() {
-			d.text(panelGap+titleWidth+510, y+11, "small", "poem-quicly's figure stands in, scaled by kernel TCP's")
+			d.text(panelGap+titleWidth+510, y+11, "small", "with a stand-in for poem-quicly")
 		}
 		y += rowHeight
 	}

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"strings"
 )
 
@@ -30,14 +33,15 @@ func (r *results) plotSeries(d *drawing, y float64) float64 {
 	}
 	heights := make([]float64, len(charts))
 	for i := range heights {
-		heights[i] = chartHeight + 50
+		heights[i] = chartHeight + 50 + unitLine
 	}
 	return grid(y, heights, func(i int, x, y float64) { r.plotChart(d, charts[i], x, y) })
 }
 
 func (r *results) plotChart(d *drawing, c *chart, x, y float64) {
 	d.text(x, y+11, "title", c.title)
-	d.text(x+panelWidth, y+11, "small right", c.unit+", beside idle "+c.of)
+	d.text(x, y+24, "small", c.unit+", beside idle "+c.of)
+	y += unitLine
 	left, top, right, bottom := x+labelWidth-10, y+22, x+panelWidth-46, y+22+chartHeight
 	least, most, high := math.Inf(1), 1.0, 0.0
 	for _, s := range c.lines {
@@ -60,23 +64,22 @@ func (r *results) plotChart(d *drawing, c *chart, x, y float64) {
 		d.text(across(float64(n)), bottom+13, "middle", short(float64(n)))
 	}
 	d.line(left, bottom, right, bottom, "axis")
-	last := math.Inf(-1) // where the last label stands
+	ends := map[string]float64{} // where the lines' names belong
 	for _, s := range c.lines {
 		var points []string
-		var end spread
 		for _, n := range r.sizes(s) {
-			end = spreadOf(r.points[s][n])
-			px, py := across(float64(n)), up(end.median)
+			px, py := across(float64(n)), up(spreadOf(r.points[s][n]).median)
 			points = append(points, fmt.Sprintf("%.1f,%.1f", px, py))
 			fmt.Fprintf(d, `<circle cx="%.1f" cy="%.1f" r="2.5" fill="%s"/>`+"\n", px, py, colours[s.Way])
+			ends[s.Way] = py + 4
 		}
 		fmt.Fprintf(d, `<polyline points="%s" fill="none" stroke="%s" stroke-width="1.6"/>`+"\n", strings.Join(points, " "), colours[s.Way])
-		label := up(end.median) + 4
-		if math.Abs(label-last) < 12 {
-			label = last - 12
-		}
-		last = label
-		d.text(right+6, label, "", s.Way)
+	}
+	next := bottom + 4 // from below, so that none is on another
+	for _, way := range slices.SortedFunc(maps.Keys(ends), func(a, b string) int { return cmp.Compare(ends[b], ends[a]) }) {
+		next = min(next, ends[way])
+		d.text(right+6, next, "", way)
+		next -= 12
 	}
 }
 

@@ -26,7 +26,9 @@ type results struct {
 	failed  []string // what could not be measured and should have been
 }
 
-func newResults() *results { return &results{values: map[key][]float64{}, points: map[series]map[int][]float64{}} }
+func newResults() *results {
+	return &results{values: map[key][]float64{}, points: map[series]map[int][]float64{}}
+}
 
 // add adds a round's value.
 func (r *results) add(f figure, way string, value float64) {
