@@ -110,9 +110,6 @@ type running struct {
 }
 
 func start(c *config.Config, log *slog.Logger) (*running, error) {
-	if unused := c.Unused(); len(unused) > 0 {
-		log.Warn("settings have no effect in this version", "settings", unused)
-	}
 	id, err := identity(c, log)
 	if err != nil {
 		return nil, err
@@ -128,7 +125,7 @@ func start(c *config.Config, log *slog.Logger) (*running, error) {
 		MaxIdle: c.Wire.MaxIdle, KeepAlive: c.Wire.KeepAlive, HandshakeTimeout: c.Wire.HandshakeTimeout,
 		UDPPort: uint16(c.Wire.UDPPort), PoolIdle: c.Pool.Idle, MaxConnections: c.Pool.MaxConnections, NoFastOpen: !c.Pool.FastOpen,
 		NoResumption: !c.Wire.Resumption, QlogDir: c.Qlog.Dir, QlogMaxFiles: c.Qlog.MaxFiles, QlogMaxBytes: c.Qlog.MaxBytes,
-		NoMigration: !c.Wire.Migration,
+		NoMigration: !c.Wire.Migration, Limits: quic.Limits(c.Limits),
 	}
 	if path := os.Getenv("SSLKEYLOGFILE"); path != "" {
 		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
