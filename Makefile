@@ -52,7 +52,7 @@ storm: build
 
 # What a trapped call costs beside the kernel's own, in one run.
 bench-syscalls: build
-	$(GO) run ./bench/syscalls -launch $(BIN)/poemq-launch
+	$(GO) run ./bench -bin $(BIN) -only syscalls -rounds 7 -strict
 
 lint: deps
 	@scripts/lint.sh $(TOOLS)
