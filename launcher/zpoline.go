@@ -63,7 +63,10 @@ func zpoline(o Options, cmd command, in inherited) error {
 func brokerOf(o Options, cmd command, in inherited, id [16]byte) (string, error) {
 	conn, err := dial(o.Broker)
 	if err == nil {
-		unix.Close(conn)
+		defer unix.Close(conn)
+		if err := introduce(conn, -1, o, cmd, id); err != nil {
+			return "", err
+		}
 		path, err := filepath.Abs(o.Broker) // the program may change its directory
 		if err != nil {
 			return "", &Error{What: "broker", On: o.Broker, Err: err}
@@ -129,15 +132,20 @@ func openDoor() (path string, door int, err error) {
 	return path, door, nil
 }
 
-// introduce says hello for the program that this process becomes, and gives the
-// broker the door for all others (docs/hook.md).
+// introduce says hello for the program that this process becomes, and gives a
+// private broker the door for all others (docs/hook.md); -1: there is none.
 func introduce(conn, door int, o Options, cmd command, id [16]byte) error {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return &Error{What: "embedded broker", Err: err}
 	}
 	defer unix.Close(pair[0])
-	err = unix.Sendmsg(conn, hello(os.Getpid(), o, cmd.base(), id), unix.UnixRights(pair[1], door), nil, unix.MSG_NOSIGNAL)
+	h, fds := hello(os.Getpid(), o, cmd.base(), id), []int{pair[1]}
+	if door >= 0 {
+		h[31] |= helloDoor
+		fds = append(fds, door)
+	}
+	err = unix.Sendmsg(conn, h, unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL)
 	unix.Close(pair[1])
 	if err != nil {
 		return brokerError(os.NewSyscallError("sendmsg", err))
@@ -188,7 +196,7 @@ func hello(pid int, o Options, name string, id [16]byte) []byte {
 	ne.PutUint16(b[6:], uint16(sizeHello+12*len(o.Matches)+len(name)))
 	copy(b[8:], id[:])
 	ne.PutUint32(b[24:], uint32(pid))
-	b[28], b[29], b[30], b[31] = quicNumbers[o.Quic], byte(len(o.Matches)), byte(len(name)), helloEnd|helloDoor
+	b[28], b[29], b[30], b[31] = quicNumbers[o.Quic], byte(len(o.Matches)), byte(len(name)), helloEnd
 	for _, m := range o.Matches {
 		b = ne.AppendUint32(ne.AppendUint32(ne.AppendUint32(b, m.Domain), m.Type), m.Proto)
 	}
@@ -238,7 +246,7 @@ func findLibrary(given, name string, dirs []string) (string, error) {
 			return p, nil
 		}
 	}
-	return "", &Error{What: "--via zpoline", On: name, Why: "not found in " + strings.Join(places, ", "), Hint: "install it, name the loader with --zpoline, or use --via seccomp"}
+	return "", &Error{What: "--via zpoline", On: name, Why: "not found in " + strings.Join(places, ", "), Hint: "install it, name the loader with --zpoline-loader, or use --via seccomp"}
 }
 
 // preload is LD_PRELOAD with the loader first, once.
