@@ -34,7 +34,7 @@ build: deps
 demo: build
 	@scripts/demo.sh $(BIN)
 
-test: build lint test-unit test-e2e conform test-apps test-regress bench-quick
+test: build lint test-unit test-e2e test-zpoline conform test-apps test-regress bench-quick
 
 # Packages that need no privilege and no binaries.
 test-unit: deps
@@ -64,4 +64,4 @@ clean:
 	rm -rf bin dist
 
 # Targets that test folders bring themselves.
-include test/apps/apps.mk test/conform/conform.mk test/network/network.mk bench/bench.mk
+include test/apps/apps.mk test/conform/conform.mk test/network/network.mk bench/bench.mk zpoline/zpoline.mk
