@@ -56,6 +56,7 @@ func (b *Broker) Admit(c *net.UnixConn, allow func(uid uint32) error) error {
 	if err != nil {
 		return err
 	}
+	s.pid.Store(firstProcess(h, cred.Pid))
 	b.wg.Go(func() { _ = s.Serve() }) // logs its own end
 	return nil
 }

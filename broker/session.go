@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
+	"time"
 
 	"github.com/poemq/poemq/broker/policy"
 	"github.com/poemq/poemq/notify"
@@ -21,7 +23,15 @@ type Session struct {
 	match [][3]int
 	// seesSetns is that the filter traps what changes the network namespace.
 	seesSetns bool
-	uid       uint32 // of who handed it over
+	uid       uint32       // of who handed it over
+	pid       atomic.Int32 // of its first process; 0: not known
+	begun     time.Time
+	calls     [callKinds]atomic.Uint64 // that were answered
+
+	// Of connections that have ended; the ledger's mu guards them.
+	past        octets
+	connections uint64
+	settled     bool // calls are in the ledger, too
 
 	listener *notify.Listener
 
@@ -58,7 +68,7 @@ func (b *Broker) NewSession(h *handover.Handover, uid uint32) (*Session, error) 
 	}
 	s := &Session{
 		ID: b.nextSession.Add(1), b: b, name: h.Meta.Cmd, asked: asked, match: h.Meta.Match, seesSetns: h.Meta.NetNS, uid: uid, listener: l,
-		stale: make(map[int]*waiter),
+		stale: make(map[int]*waiter), begun: time.Now(),
 	}
 	if len(s.match) == 0 {
 		s.match = defaultMatch
@@ -75,23 +85,20 @@ func (b *Broker) NewSession(h *handover.Handover, uid uint32) (*Session, error) 
 
 // Serve answers the session's calls until its last task has ended.
 func (s *Session) Serve() error {
-	s.log.Info("session begins", "asks", s.asked, "uid", s.uid)
+	s.log.Info("session begins", "asks", s.asked, "uid", s.uid, "pid", s.pid.Load())
 	err := s.listener.Serve(s.handle)
+	s.settle(err)
 	s.b.mu.Lock()
 	delete(s.b.sessions, s.ID)
 	s.b.changed.Broadcast()
 	s.b.mu.Unlock()
 	s.b.targets.Sweep()
-	if err != nil {
-		s.log.Error("session ends", "error", err)
-		return err
-	}
-	s.log.Info("session ends")
-	return nil
+	return err
 }
 
 func (s *Session) handle(n *notify.Notification) {
 	r := notification{n}
+	s.calls[n.Call%callKinds].Add(1)
 	s.again = false
 	if w := s.stale[n.TID]; w != nil {
 		delete(s.stale, n.TID)

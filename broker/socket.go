@@ -195,6 +195,7 @@ func (s *Socket) abandon() {
 	relay := s.relay
 	s.mu.Unlock()
 	if relay != nil {
+		relay.fails(endBroker)
 		relay.abort()
 	}
 	s.closedByProgram()

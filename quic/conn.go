@@ -41,6 +41,8 @@ type conn struct {
 	// handshake was over; a client's only.
 	early *early
 	since time.Time
+	id    uint64     // of this host's connections, from 1
+	trace *traceSlot // nil: there is no place for one
 
 	mu       sync.Mutex // guards what follows
 	live     int        // streams not over
@@ -77,9 +79,10 @@ const (
 const lingerTime = 60 * time.Second
 
 func newConn(h *Host, qc *quicgo.Conn) *conn {
+	slot, _ := qc.Context().Value(qlogPeer{}).(*traceSlot)
 	return &conn{
 		h: h, qc: qc, local: udpAddrPort(qc.LocalAddr()), remote: udpAddrPort(qc.RemoteAddr()),
-		onIdle: func() {}, onDrain: func() {}, since: time.Now(),
+		onIdle: func() {}, onDrain: func() {}, since: time.Now(), id: h.nextConn.Add(1), trace: slot,
 	}
 }
 
@@ -95,6 +98,7 @@ func udpAddrPort(a net.Addr) netip.AddrPort {
 // run starts the connection's goroutines; the host's WaitGroup counts them.
 // ended is called when the connection is dead and its timers are stopped.
 func (c *conn) run(ended func()) {
+	c.h.past.begin(c)
 	c.h.wg.Go(c.readControl)
 	c.h.wg.Go(func() {
 		<-c.qc.Context().Done()
@@ -103,6 +107,7 @@ func (c *conn) run(ended func()) {
 		stop(c.keep)
 		stop(c.linger)
 		c.mu.Unlock()
+		c.h.past.end(c)
 		c.h.log.Debug("connection ended", "peer", c.remote, "local", c.local, "cause", context.Cause(c.qc.Context()))
 		ended()
 	})

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -68,6 +69,8 @@ type Config struct {
 	// QlogDir gets a file for each connection in the qlog format; "": none.
 	// See Host.SetQlog.
 	QlogDir string
+	// QlogUnset is the directory of what Trace asks for while QlogDir is "".
+	QlogUnset string
 	// QlogMaxFiles is how many such files are kept; default 256.
 	QlogMaxFiles int
 	// QlogMaxBytes is where a file stops; default 16 MiB.
@@ -107,6 +110,9 @@ type Host struct {
 
 	sessions *sessions
 	qlog     *qlogs
+
+	nextConn atomic.Uint64 // the last conn.id given
+	past     past
 
 	bufferOnce sync.Once
 }

@@ -7,13 +7,10 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
-	"time"
 
-	"github.com/poemq/poemq/broker"
 	"github.com/poemq/poemq/broker/config"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -54,7 +51,7 @@ func serve(o *options, socket, control string) error {
 	}
 	stopControl := func() {}
 	if control != "" {
-		if stopControl, err = serveControl(control, r.broker, log); err != nil {
+		if stopControl, err = r.serveControl(control, o, level, log); err != nil {
 			return errors.Join(err, door.Close(), r.close())
 		}
 	}
@@ -94,20 +91,4 @@ func listenUnix(path string) (*net.UnixListener, error) {
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	unix.Umask(old)
 	return l, err
-}
-
-// serveControl answers poemqctl: HTTP over a UNIX socket.
-func serveControl(path string, b *broker.Broker, log *slog.Logger) (stop func(), err error) {
-	l, err := listenUnix(path)
-	if err != nil {
-		return nil, err
-	}
-	mux := controlAPI(b, log)
-	s := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
-	go func() {
-		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			log.Error("control socket", "error", err)
-		}
-	}()
-	return func() { s.Close() }, nil
 }
