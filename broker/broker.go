@@ -15,6 +15,7 @@ import (
 	"github.com/poemq/poemq/broker/api"
 	"github.com/poemq/poemq/broker/policy"
 	"github.com/poemq/poemq/notify"
+	"github.com/poemq/poemq/notify/hook"
 	"github.com/poemq/poemq/quic"
 	"golang.org/x/sys/unix"
 )
@@ -72,12 +73,14 @@ type Broker struct {
 	rebinding sync.RWMutex
 
 	nextSession atomic.Uint64
+	hookedMu    sync.Mutex // held while a session of the hook library begins
 
 	mu       sync.Mutex // guards what follows
 	changed  *sync.Cond // the last session or relay ended
 	relays   int
 	sockets  map[uint64]*Socket
 	sessions map[uint64]*Session
+	hooked   map[hook.SessionID]*Session // those of sessions that the hook library made
 }
 
 // New makes a broker. Close it.
@@ -95,6 +98,7 @@ func New(c Config) (*Broker, error) {
 	b := &Broker{
 		host: c.Host, udpPort: c.UDPPort, guarded: c.Guarded, log: c.Log, dir: dir, dock: dock, anchors: addfd.NewAnchors(dir, c.Log), lost: addfd.NewLost(), started: time.Now(),
 		sockets: make(map[uint64]*Socket), sessions: make(map[uint64]*Session),
+		hooked: make(map[hook.SessionID]*Session),
 	}
 	b.changed = sync.NewCond(&b.mu)
 	b.ctx, b.stop = context.WithCancel(context.Background())
@@ -118,7 +122,7 @@ func (b *Broker) Close() error {
 	b.closeFronts()
 	b.mu.Lock()
 	for _, s := range b.sessions {
-		s.listener.Stop()
+		s.source.Stop()
 	}
 	sockets := make([]*Socket, 0, len(b.sockets))
 	for _, s := range b.sockets {

@@ -6,7 +6,9 @@ import (
 	"net"
 	"time"
 
+	"github.com/poemq/poemq/notify"
 	"github.com/poemq/poemq/notify/handover"
+	"github.com/poemq/poemq/notify/hook"
 	"golang.org/x/sys/unix"
 )
 
@@ -31,20 +33,24 @@ func (b *Broker) ServeSocket(l *net.UnixListener, allow func(uid uint32) error) 
 	}
 }
 
-// Admit takes one session from c and serves it on a goroutine of its own. An
-// error is logged and, to poemq-launch, answered.
+// Admit takes one session from c and serves it on a goroutine of its own, or one
+// process that the hook library introduces. An error is logged and, to
+// poemq-launch and the library, answered.
 func (b *Broker) Admit(c *net.UnixConn, allow func(uid uint32) error) error {
 	cred, err := peerCred(c)
 	if err != nil {
 		b.log.Error("handover refused", "error", err)
 		return err
 	}
+	if begins, err := peek(c); err == nil && hook.IsHello(begins) {
+		return b.admitHooked(c, cred, allow)
+	}
 	h, err := handover.Receive(c)
 	if err != nil {
 		b.log.Warn("handover refused", "error", err, "pid", cred.Pid, "uid", cred.Uid)
 		return err
 	}
-	s, err := b.begin(h, cred.Uid, allow)
+	s, err := b.begin(h, cred, allow)
 	if err != nil {
 		b.log.Warn("handover refused", "error", err, "pid", cred.Pid, "uid", cred.Uid)
 	}
@@ -61,14 +67,42 @@ func (b *Broker) Admit(c *net.UnixConn, allow func(uid uint32) error) error {
 	return nil
 }
 
-func (b *Broker) begin(h *handover.Handover, uid uint32, allow func(uid uint32) error) (*Session, error) {
+func (b *Broker) begin(h *handover.Handover, cred *unix.Ucred, allow func(uid uint32) error) (*Session, error) {
 	if allow != nil {
-		if err := allow(uid); err != nil {
+		if err := allow(cred.Uid); err != nil {
 			unix.Close(h.Listener)
 			return nil, err
 		}
 	}
-	return b.NewSession(h, uid)
+	// A container runtime tells the program's pid; poemq-launch, which may see
+	// itself under another number, becomes the program.
+	pid := h.State.Pid
+	if h.Meta.Version > 0 {
+		pid = int(cred.Pid)
+	}
+	if err := notify.Reach(pid); err != nil {
+		unix.Close(h.Listener)
+		return nil, err
+	}
+	return b.NewSession(h, cred.Uid)
+}
+
+// peek looks at how the first message on c begins, which decides what it is.
+func peek(c *net.UnixConn) (begins []byte, err error) {
+	if err := c.SetReadDeadline(time.Now().Add(handover.Timeout)); err != nil {
+		return nil, err
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var buf [4]byte
+	n := 0
+	rerr := raw.Read(func(fd uintptr) bool {
+		n, _, err = unix.Recvfrom(int(fd), buf[:], unix.MSG_PEEK)
+		return err != unix.EAGAIN
+	})
+	return buf[:max(n, 0)], errors.Join(rerr, err)
 }
 
 func peerCred(c *net.UnixConn) (cred *unix.Ucred, err error) {

@@ -10,6 +10,7 @@ import (
 	"github.com/poemq/poemq/broker/policy"
 	"github.com/poemq/poemq/notify"
 	"github.com/poemq/poemq/notify/handover"
+	"github.com/poemq/poemq/notify/hook"
 	"golang.org/x/sys/unix"
 )
 
@@ -33,7 +34,7 @@ type Session struct {
 	connections uint64
 	settled     bool // calls are in the ledger, too
 
-	listener *notify.Listener
+	source source
 
 	// stale finds the waiter a thread left behind when a signal took it out of
 	// its call: a thread has one call at a time. Used on the session's thread.
@@ -43,6 +44,19 @@ type Session struct {
 	// Used on the session's thread.
 	again bool
 }
+
+// source is where a session's calls come from.
+type source interface {
+	// serve has s answer calls until the last task has ended, or Stop.
+	serve(s *Session) error
+	// Stop ends serve from any goroutine.
+	Stop()
+}
+
+// filtered is the source of a seccomp filter.
+type filtered struct{ *notify.Listener }
+
+func (f filtered) serve(s *Session) error { return f.Serve(s.notified) }
 
 // defaultMatch is every TCP socket. MPTCP is TCP to who asks for it: Go
 // programs listen with it.
@@ -66,27 +80,31 @@ func (b *Broker) NewSession(h *handover.Handover, uid uint32) (*Session, error) 
 	if err != nil {
 		return nil, err
 	}
-	s := &Session{
-		ID: b.nextSession.Add(1), b: b, name: h.Meta.Cmd, asked: asked, match: h.Meta.Match, seesSetns: h.Meta.NetNS, uid: uid, listener: l,
-		stale: make(map[int]*waiter), begun: time.Now(),
-	}
-	if len(s.match) == 0 {
-		s.match = defaultMatch
-	}
+	s := &Session{name: h.Meta.Cmd, asked: asked, match: h.Meta.Match, seesSetns: h.Meta.NetNS, uid: uid, source: filtered{l}}
 	if s.name == "" {
 		s.name = h.State.State.ID
+	}
+	b.register(s)
+	return s, nil
+}
+
+// register makes s one of the broker's sessions.
+func (b *Broker) register(s *Session) {
+	s.ID, s.b, s.stale = b.nextSession.Add(1), b, make(map[int]*waiter)
+	s.begun = time.Now()
+	if len(s.match) == 0 {
+		s.match = defaultMatch
 	}
 	s.log = b.log.With("session", s.ID, "program", s.name)
 	b.mu.Lock()
 	b.sessions[s.ID] = s
 	b.mu.Unlock()
-	return s, nil
 }
 
 // Serve answers the session's calls until its last task has ended.
 func (s *Session) Serve() error {
 	s.log.Info("session begins", "asks", s.asked, "uid", s.uid, "pid", s.pid.Load())
-	err := s.listener.Serve(s.handle)
+	err := s.source.serve(s)
 	s.settle(err)
 	s.b.mu.Lock()
 	delete(s.b.sessions, s.ID)
@@ -96,9 +114,9 @@ func (s *Session) Serve() error {
 	return err
 }
 
-func (s *Session) handle(n *notify.Notification) {
+// notified handles a call that came by seccomp.
+func (s *Session) notified(n *notify.Notification) {
 	r := notification{n}
-	s.calls[n.Call%callKinds].Add(1)
 	s.again = false
 	if w := s.stale[n.TID]; w != nil {
 		delete(s.stale, n.TID)
@@ -109,6 +127,12 @@ func (s *Session) handle(n *notify.Notification) {
 		s.fail(r, unix.EFAULT)
 		return
 	}
+	s.handle(r)
+}
+
+// handle has a call answered, wherever it came from.
+func (s *Session) handle(r Request) {
+	s.calls[r.Call()%callKinds].Add(1)
 	switch r.Call() {
 	case notify.Socket:
 		s.socket(r)
@@ -178,6 +202,10 @@ func (c *copyFd) close() {
 // park leaves w to be answered later. Threads that ended, or call nothing any
 // more, are forgotten when there are many.
 func (s *Session) park(w *waiter) {
+	if c, ok := w.req.(*hook.Call); ok { // it says when it leaves
+		c.Cancelled = func() { w.alive() }
+		return
+	}
 	if len(s.stale) >= s.staleMost {
 		for tid, old := range s.stale {
 			if old.answered.Load() {

@@ -82,15 +82,16 @@ func (s *Session) socket(r Request) {
 		s.log.Warn("a socket's network namespace is not known yet", "error", err)
 	}
 	s.b.add(sock)
-	at, err := r.Install(fd, cloexec)
-	if err != nil {
-		s.b.remove(sock)
-		unix.Close(fd)
-		s.installFailed(r, err)
-		return
-	}
-	sock.seenAt(r.TID(), at)
-	s.b.young.add(s.b, sock, fd)
+	r.Install(fd, cloexec, func(at int, err error) {
+		if err != nil {
+			s.b.remove(sock)
+			unix.Close(fd)
+			s.installFailed(r, err)
+			return
+		}
+		sock.seenAt(r.TID(), at)
+		s.b.young.add(s.b, sock, fd)
+	})
 }
 
 // installFailed answers a call whose descriptor could not be installed.

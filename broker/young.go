@@ -14,9 +14,10 @@ import (
 // too many, the oldest go to Lost, which sees their closing later, but costs a
 // program that makes and closes sockets in a loop far less.
 type young struct {
-	mu    sync.Mutex
-	queue []youngSocket
-	timer *time.Timer // nil when the queue is empty
+	mu       sync.Mutex // guards what follows
+	queue    []youngSocket
+	timer    *time.Timer // nil when the queue is empty
+	thinning bool        // thin runs
 }
 
 type youngSocket struct {
@@ -26,7 +27,10 @@ type youngSocket struct {
 
 const (
 	youngFor = 500 * time.Millisecond
-	maxYoung = 128
+	// maxYoung is when room is made; mostYoung is when the caller has to wait
+	// for it.
+	maxYoung  = 128
+	mostYoung = 8 * maxYoung
 )
 
 // add takes fd over.
@@ -34,35 +38,55 @@ func (y *young) add(b *Broker, s *Socket, fd int) {
 	y.mu.Lock()
 	defer y.mu.Unlock()
 	y.queue = append(y.queue, youngSocket{s, fd})
-	if len(y.queue) > maxYoung {
-		y.crowd(b)
+	if len(y.queue) > maxYoung && !y.thinning {
+		y.thinning = true
+		go y.thin(b)
+	}
+	if len(y.queue) > mostYoung {
+		unix.Close(y.crowd(b))
 	}
 	if y.timer == nil {
 		y.timer = time.AfterFunc(youngFor, func() { y.age(b) })
 	}
 }
 
-// grow anchors the oldest; y.mu is held.
-func (y *young) grow(b *Broker) {
+// thin makes room away from the thread that answers calls: the program's next
+// one would wait for it.
+func (y *young) thin(b *Broker) {
+	for {
+		y.mu.Lock()
+		if len(y.queue) <= maxYoung/2 {
+			y.thinning = false
+			y.mu.Unlock()
+			return
+		}
+		fd := y.crowd(b)
+		y.mu.Unlock()
+		unix.Close(fd) // the last descriptor most often, which takes long
+	}
+}
+
+// grow anchors the oldest; y.mu is held. The caller closes its descriptor.
+func (y *young) grow(b *Broker) (fd int) {
 	old := y.queue[0]
 	y.queue = y.queue[1:]
 	b.watchClose(old.s, old.fd)
-	unix.Close(old.fd)
+	return old.fd
 }
 
-// crowd makes room; y.mu is held.
-func (y *young) crowd(b *Broker) {
+// crowd gives the oldest to Lost; y.mu is held. The caller closes its
+// descriptor.
+func (y *young) crowd(b *Broker) (fd int) {
 	old := y.queue[0]
 	id, err := b.lost.Watch(old.fd, old.s.closedByProgram)
 	if err != nil {
-		y.grow(b)
-		return
+		return y.grow(b)
 	}
 	y.queue = y.queue[1:]
 	old.s.mu.Lock()
 	old.s.crowded = id
 	old.s.mu.Unlock()
-	unix.Close(old.fd)
+	return old.fd
 }
 
 // remove ends the holding of s: what happens to it now shows its closing. The
@@ -98,7 +122,7 @@ func (y *young) age(b *Broker) {
 			y.timer = time.AfterFunc(left, func() { y.age(b) })
 			return
 		}
-		y.grow(b)
+		unix.Close(y.grow(b))
 	}
 	y.timer = nil
 }

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"io"
 	"os"
+	"runtime"
 	"unsafe"
 
+	"github.com/poemq/poemq/launcher/filter"
 	seccomp "github.com/seccomp/libseccomp-golang"
 	"golang.org/x/sys/unix"
 )
@@ -16,18 +18,34 @@ import (
 // everywhere, and load says in words what a kernel lacks.
 const apiNotify = 6
 
-// Assemble makes the filter's BPF program. Anything but x86_64 and i386 calls
-// (the x32 ABI, whose numbers have bit 30 set) gets ENOSYS.
-func (s FilterSpec) Assemble() ([]unix.SockFilter, error) {
+// arches are the machine's own system calls and those of its 32-bit programs,
+// by GOARCH.
+var arches = map[string]struct{ native, compat seccomp.ScmpArch }{
+	"amd64": {seccomp.ArchAMD64, seccomp.ArchX86},
+	"arm64": {seccomp.ArchARM64, seccomp.ArchARM},
+}
+
+// assemble makes the filter's BPF program. What is neither of the machine's own
+// kind nor of its 32-bit one (on x86_64 the x32 ABI, whose numbers have bit 30
+// set) gets ENOSYS.
+func assemble(s filter.Spec) ([]unix.SockFilter, error) {
+	return assembleFor(runtime.GOARCH, s)
+}
+
+func assembleFor(goarch string, s filter.Spec) ([]unix.SockFilter, error) {
 	if err := seccomp.SetAPI(apiNotify); err != nil {
 		return nil, errors.New("libseccomp: " + err.Error() + " (2.5 or newer is needed)")
 	}
-	f, err := s.filter(seccomp.ArchAMD64, s.Rules())
+	arch, ok := arches[goarch]
+	if !ok {
+		return nil, errors.New("no filter is known for " + goarch)
+	}
+	f, err := build(s, arch.native, s.Rules())
 	if err != nil {
 		return nil, err
 	}
 	defer f.Release()
-	foreign, err := s.filter(seccomp.ArchX86, s.ForeignRules())
+	foreign, err := build(s, arch.compat, s.ForeignRules())
 	if err != nil {
 		return nil, err
 	}
@@ -38,25 +56,29 @@ func (s FilterSpec) Assemble() ([]unix.SockFilter, error) {
 	return export(f)
 }
 
-// filter builds the rules for one architecture; the caller releases it.
-func (s FilterSpec) filter(arch seccomp.ScmpArch, rules []Rule) (*seccomp.ScmpFilter, error) {
+// build makes the rules for one architecture; the caller releases it.
+func build(s filter.Spec, arch seccomp.ScmpArch, rules []filter.Rule) (*seccomp.ScmpFilter, error) {
 	f, err := seccomp.NewFilter(seccomp.ActAllow)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.fill(f, arch, rules); err != nil {
+	if err := fill(s, f, arch, rules); err != nil {
 		f.Release()
 		return nil, err
 	}
 	return f, nil
 }
 
-func (s FilterSpec) fill(f *seccomp.ScmpFilter, arch seccomp.ScmpArch, rules []Rule) error {
-	if arch != seccomp.ArchAMD64 {
+func fill(s filter.Spec, f *seccomp.ScmpFilter, arch seccomp.ScmpArch, rules []filter.Rule) error {
+	native, err := seccomp.GetNativeArch() // that a new filter is for
+	if err != nil {
+		return err
+	}
+	if arch != native {
 		if err := f.AddArch(arch); err != nil {
 			return err
 		}
-		if err := f.RemoveArch(seccomp.ArchAMD64); err != nil {
+		if err := f.RemoveArch(native); err != nil {
 			return err
 		}
 	}
@@ -71,7 +93,7 @@ func (s FilterSpec) fill(f *seccomp.ScmpFilter, arch seccomp.ScmpArch, rules []R
 	}
 	for _, r := range rules {
 		action := seccomp.ActNotify
-		if r.Action == Refuse {
+		if r.Action == filter.Refuse {
 			action = refuse
 		}
 		if err := add(f, r, action); err != nil {
@@ -81,7 +103,7 @@ func (s FilterSpec) fill(f *seccomp.ScmpFilter, arch seccomp.ScmpArch, rules []R
 	return nil
 }
 
-func add(f *seccomp.ScmpFilter, r Rule, action seccomp.ScmpAction) error {
+func add(f *seccomp.ScmpFilter, r filter.Rule, action seccomp.ScmpAction) error {
 	call, err := seccomp.GetSyscallFromName(r.Call)
 	if err != nil {
 		return err
@@ -100,7 +122,7 @@ func add(f *seccomp.ScmpFilter, r Rule, action seccomp.ScmpAction) error {
 	return f.AddRuleConditionalExact(call, action, conds)
 }
 
-func condition(c Cond) (seccomp.ScmpCondition, error) {
+func condition(c filter.Cond) (seccomp.ScmpCondition, error) {
 	if c.Not {
 		return seccomp.MakeCondition(c.Arg, seccomp.CompareNotEqual, uint64(c.Value))
 	}

@@ -12,7 +12,7 @@
 //	options    settings
 //	command    execvp(3)'s look-up, before anything that cannot be undone
 //	handover   connect to the broker, while connect is not trapped yet
-//	filter     FilterSpec: which calls, a pure description
+//	filter/    which calls, a pure description
 //	assemble   its BPF, by libseccomp, through a memfd
 //	load       seccomp(2) on one locked thread, which gives the listener
 //	handover   message, answer (one line of JSON; end of file: it went away)

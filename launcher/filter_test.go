@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/poemq/poemq/launcher/filter"
 	seccomp "github.com/seccomp/libseccomp-golang"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
@@ -30,10 +31,14 @@ const (
 	retENOSYS = 0x00050000 | uint32(unix.ENOSYS)
 )
 
-func assemble(t testing.TB, optimize int) []unix.SockFilter {
+// spec261 is the default and one match more.
+var spec261 = filter.Spec{Matches: append(filter.DefaultMatches(), filter.Match{Domain: unix.AF_INET, Type: unix.SOCK_STREAM, Proto: 261})}
+
+func assembled(t testing.TB, optimize int) []unix.SockFilter {
 	t.Helper()
-	matches := append(DefaultMatches(), Match{unix.AF_INET, unix.SOCK_STREAM, 261})
-	prog, err := FilterSpec{Matches: matches, Optimize: optimize}.Assemble()
+	s := spec261
+	s.Optimize = optimize
+	prog, err := assembleFor("amd64", s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,7 +162,7 @@ func TestFilterAnswers(t *testing.T) {
 		{"i386 write", i386, 4, args{}, retAllow},
 	} {
 		for _, optimize := range []int{1, 2} {
-			if got := run(t, virtual(t, assemble(t, optimize)), c.arch, c.nr, c.args); got != c.want {
+			if got := run(t, virtual(t, assembled(t, optimize)), c.arch, c.nr, c.args); got != c.want {
 				t.Errorf("%s (optimize %d): %#x, want %#x", c.name, optimize, got, c.want)
 			}
 		}
@@ -166,7 +171,7 @@ func TestFilterAnswers(t *testing.T) {
 
 // Every call of x86_64 and every SOL_SOCKET option: trapped exactly if listed.
 func TestFilterIsExact(t *testing.T) {
-	vm := virtual(t, assemble(t, 2))
+	vm := virtual(t, assembled(t, 2))
 	whole := map[uint32]bool{
 		unix.SYS_CONNECT: true, unix.SYS_BIND: true, unix.SYS_LISTEN: true, unix.SYS_ACCEPT: true,
 		unix.SYS_ACCEPT4: true, unix.SYS_GETSOCKNAME: true, unix.SYS_GETPEERNAME: true,
@@ -184,7 +189,7 @@ func TestFilterIsExact(t *testing.T) {
 			t.Errorf("call %d: %#x, want %#x", nr, got, want)
 		}
 	}
-	for nr, names := range map[uint32][]uint32{unix.SYS_GETSOCKOPT: getOptions, unix.SYS_SETSOCKOPT: setOptions} {
+	for nr, names := range map[uint32][]uint32{unix.SYS_GETSOCKOPT: filter.GetOptions, unix.SYS_SETSOCKOPT: filter.SetOptions} {
 		listed := map[uint32]bool{}
 		for _, n := range names {
 			listed[n] = true
@@ -201,7 +206,7 @@ func TestFilterIsExact(t *testing.T) {
 func TestFilterGolden(t *testing.T) {
 	major, minor, micro := seccomp.GetLibraryVersion()
 	var b strings.Builder
-	for i, f := range assemble(t, 2) {
+	for i, f := range assembled(t, 2) {
 		fmt.Fprintf(&b, "%3d: %s\n", i, instruction(f, i))
 	}
 	golden := filepath.Join("testdata", "filter.golden")

@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/poemq/poemq/launcher/filter"
 	"golang.org/x/sys/unix"
 )
 
@@ -85,9 +86,9 @@ type metadata struct {
 
 // state makes the message of an OCI seccomp agent (runtime-spec,
 // config-linux.md, "The Container Process State").
-func state(pid int, quic string, matches []Match, cmd string) ([]byte, error) {
+func state(pid int, quic string, matches []filter.Match, cmd string) ([]byte, error) {
 	md := metadata{Poemq: 1, Quic: quic, Match: [][3]uint32{}, NetNS: true, Cmd: cmd}
-	for _, m := range unique(matches) {
+	for _, m := range filter.Unique(matches) {
 		md.Match = append(md.Match, [3]uint32{m.Domain, m.Type, m.Proto})
 	}
 	text, err := json.Marshal(md)

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/poemq/poemq/launcher/filter"
 	"golang.org/x/sys/unix"
 )
 
@@ -58,9 +59,9 @@ func TestSilentBroker(t *testing.T) {
 
 // A message of more than the socket holds arrives whole, with one descriptor.
 func TestHandoverOfManyMatches(t *testing.T) {
-	var matches []Match
+	var matches []filter.Match
 	for i := range uint32(60_000) {
-		matches = append(matches, Match{2, 1, i})
+		matches = append(matches, filter.Match{Domain: 2, Type: 1, Proto: i})
 	}
 	message, err := state(1, QuicPrefer, matches, "cmd")
 	if err != nil {

@@ -26,7 +26,7 @@ func BenchmarkUntrapped(b *testing.B) {
 
 func untrapped(b *testing.B, optimize int) error {
 	if optimize != 0 {
-		listener, err := load(assemble(b, optimize))
+		listener, err := load(assembled(b, optimize))
 		if err != nil {
 			return err
 		}
@@ -57,7 +57,7 @@ func BenchmarkCompared(b *testing.B) {
 
 func compared(b *testing.B, optimize int) error {
 	if optimize != 0 {
-		listener, err := load(assemble(b, optimize))
+		listener, err := load(assembled(b, optimize))
 		if err != nil {
 			return err
 		}

@@ -1,6 +1,10 @@
 package launcher
 
-import "strconv"
+import (
+	"strconv"
+
+	"github.com/poemq/poemq/launcher/filter"
+)
 
 // What QUIC is wanted for (--quic). Empty leaves it to the broker.
 const (
@@ -30,7 +34,7 @@ type Options struct {
 	Args            []string // the program and its arguments
 	Broker          string   // path of the broker's socket
 	Quic            string
-	Matches         []Match // none means DefaultMatches
+	Matches         []filter.Match // none means the default
 	OnBrokerMissing string
 	Poemqd          string // path of poemqd for the embedded broker; empty means to look for it
 	EmbeddedMode    string // inplace or chain; empty means as the machine demands (for tests)
@@ -62,7 +66,7 @@ func (o *Options) check() error {
 		return &Error{What: "--on-broker-missing plain", Why: "it would speak TCP, which --quic require forbids", Hint: "use fail or embedded"}
 	}
 	if len(o.Matches) == 0 {
-		o.Matches = DefaultMatches()
+		o.Matches = filter.DefaultMatches()
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"runtime"
 
+	"github.com/poemq/poemq/launcher/filter"
 	"golang.org/x/sys/unix"
 )
 
@@ -71,7 +72,7 @@ func launch(o Options, cmd command, in inherited, conn int) error {
 	if err := setPatience(conn); err != nil {
 		return &Error{What: "broker", On: "its connection", Err: err}
 	}
-	prog, err := FilterSpec{Matches: o.Matches, Optimize: 2}.Assemble()
+	prog, err := assemble(filter.Spec{Matches: o.Matches, Optimize: 2})
 	if err != nil {
 		return &Error{What: "build filter", Err: err}
 	}

@@ -45,6 +45,7 @@ const (
 	ArchX86_64 = 0xc000003e
 	ArchI386   = 0x40000003
 	ArchARM64  = 0xc00000b7
+	ArchARM    = 0x40000028 // 32-bit programs on arm64
 )
 
 var callTables = map[uint32]map[int32]Call{
@@ -63,7 +64,15 @@ var callTables = map[uint32]map[int32]Call{
 		205: GetPeerName, 208: SetSockOpt, 209: GetSockOpt, 242: Accept4, 210: Shutdown, 29: Ioctl,
 		97: ChangeNetNS, 268: ChangeNetNS,
 	},
+	ArchARM: {
+		281: Socket, 282: Bind, 283: Connect, 284: Listen, 285: Accept, 286: GetSockName,
+		287: GetPeerName, 294: SetSockOpt, 295: GetSockOpt, 366: Accept4, 293: Shutdown, 54: Ioctl,
+		375: ChangeNetNS, 337: ChangeNetNS,
+	},
 }
+
+// CallOf is what a call of x86-64 with number nr means.
+func CallOf(nr int32) Call { return callOf(ArchX86_64, nr) }
 
 func callOf(arch uint32, nr int32) Call { return callTables[arch][nr] }
 
@@ -117,7 +126,7 @@ func (n *Notification) Int(i int) int { return int(int32(n.Args[i])) }
 
 // Pointer is argument i as an address in the target.
 func (n *Notification) Pointer(i int) uint64 {
-	if n.Arch == ArchI386 {
+	if n.Arch == ArchI386 || n.Arch == ArchARM {
 		return n.Args[i] & 0xffffffff
 	}
 	return n.Args[i]

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -43,6 +44,10 @@ type conn struct {
 	since time.Time
 	id    uint64     // of this host's connections, from 1
 	trace *traceSlot // nil: there is no place for one
+	// visit is what the limits count for the peer; nil of a client's.
+	visit   *visit
+	octets  atomic.Int64 // read by all streams there were
+	unended atomic.Int64 // streams of the peer's whose end has not come yet
 
 	mu       sync.Mutex // guards what follows
 	live     int        // streams not over
@@ -57,6 +62,7 @@ type conn struct {
 	listens  map[uint16]bool // ports of the peer's that somebody listens on; 0: the one of its address
 	linger   *time.Timer     // runs while draining with live == 0
 	hint     hint
+	settled  int64 // of what came, all is read; see holds
 }
 
 // hint collects ICMP errors since the last packet from the peer.
@@ -99,6 +105,7 @@ func udpAddrPort(a net.Addr) netip.AddrPort {
 // ended is called when the connection is dead and its timers are stopped.
 func (c *conn) run(ended func()) {
 	c.h.past.begin(c)
+	c.h.guardMemory()
 	c.h.wg.Go(c.readControl)
 	c.h.wg.Go(func() {
 		<-c.qc.Context().Done()

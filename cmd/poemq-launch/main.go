@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"github.com/poemq/poemq/launcher"
+	"github.com/poemq/poemq/launcher/filter"
 	"github.com/spf13/pflag"
 )
 
@@ -67,7 +68,7 @@ func parse(args []string) (o launcher.Options, done bool, err error) {
 		return o, true, nil
 	}
 	for _, s := range *matches {
-		m, err := launcher.ParseMatch(s)
+		m, err := filter.ParseMatch(s)
 		if err != nil {
 			return o, false, &launcher.Error{What: "--match", Err: err}
 		}

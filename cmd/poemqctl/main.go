@@ -29,7 +29,7 @@ func main() {
 	root.PersistentFlags().BoolVar(&o.json, "json", false, "print JSON")
 	root.AddCommand(
 		versionCommand(o), statusCommand(o), psCommand(o), ssCommand(o), connsCommand(o), topCommand(o),
-		whyCommand(o), fallbackCommand(o), trustCommand(o), caCommand(&o.json),
+		whyCommand(o), fallbackCommand(o), trustCommand(o), caCommand(&o.json), ociProfileCommand(),
 		reloadCommand(o), logLevelCommand(o), qlogCommand(o),
 	)
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)

@@ -22,12 +22,12 @@ func checkConfigCommand(o *options) *cobra.Command {
 			if len(files) > 0 {
 				s = config.Sources{More: files}
 			}
-			return checkConfig(s, os.Stdout, os.Stderr)
+			return checkConfig(s, os.Stdout)
 		},
 	}
 }
 
-func checkConfig(s config.Sources, out, warnings io.Writer) error {
+func checkConfig(s config.Sources, out io.Writer) error {
 	c, err := config.Load(s)
 	if err != nil {
 		return err
@@ -38,9 +38,6 @@ func checkConfig(s config.Sources, out, warnings io.Writer) error {
 	}
 	if _, err := fronts(c, pki); err != nil {
 		return err
-	}
-	for _, one := range c.Unused() {
-		fmt.Fprintln(warnings, one, "has no effect in this version")
 	}
 	files := strings.Join(c.Files(), ", ")
 	if files == "" {

@@ -121,9 +121,6 @@ type running struct {
 }
 
 func start(c *config.Config, log *slog.Logger) (*running, error) {
-	if unused := c.Unused(); len(unused) > 0 {
-		log.Warn("settings have no effect in this version", "settings", unused)
-	}
 	id, err := identity(c, log)
 	if err != nil {
 		return nil, err
@@ -139,7 +136,7 @@ func start(c *config.Config, log *slog.Logger) (*running, error) {
 		MaxIdle: c.Wire.MaxIdle, KeepAlive: c.Wire.KeepAlive, HandshakeTimeout: c.Wire.HandshakeTimeout,
 		UDPPort: uint16(c.Wire.UDPPort), PoolIdle: c.Pool.Idle, MaxConnections: c.Pool.MaxConnections, NoFastOpen: !c.Pool.FastOpen,
 		NoResumption: !c.Wire.Resumption, QlogDir: c.Qlog.Dir, QlogUnset: qlogUnset(c), QlogMaxFiles: c.Qlog.MaxFiles, QlogMaxBytes: c.Qlog.MaxBytes,
-		NoMigration: !c.Wire.Migration,
+		NoMigration: !c.Wire.Migration, Limits: quic.Limits(c.Limits),
 	}
 	if path := os.Getenv("SSLKEYLOGFILE"); path != "" {
 		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
@@ -165,6 +162,13 @@ func start(c *config.Config, log *slog.Logger) (*running, error) {
 		go pki.Watch(ctx, log)
 	}
 	return r, nil
+}
+
+// batch is about speed only. Whoever starts a child does so before.
+func batch(log *slog.Logger) {
+	if err := broker.Batch(); err != nil {
+		log.Info("threads are scheduled as those of any program; carrying bytes takes more processor time", "error", err)
+	}
 }
 
 // fleet is what the configuration says of certificates, and whom they let in.

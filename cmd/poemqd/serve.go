@@ -56,6 +56,7 @@ func serve(o *options, socket, control string) error {
 		}
 	}
 	r.broker.SetFronts(served)
+	batch(log)
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer stop()
 	context.AfterFunc(ctx, func() { door.Close() })

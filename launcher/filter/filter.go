@@ -1,10 +1,15 @@
-package launcher
+// Package filter says which system calls poemq's seccomp filter hands to the
+// broker. It is a description and nothing else: no kernel, no libseccomp.
+//
+// It is the one source of the rules. The launcher makes BPF of them and loads it
+// (launcher/assemble.go); package profile lays them over a container engine's
+// seccomp profile, from which runc and crun make the filter.
+package filter
 
 import "golang.org/x/sys/unix"
 
-// FilterSpec describes the seccomp filter. It is a value: it touches neither
-// the kernel nor libseccomp until Assemble.
-type FilterSpec struct {
+// Spec describes the seccomp filter. It is a value.
+type Spec struct {
 	// Matches are the socket(2) calls to trap. None means no socket is ever
 	// trapped, but the calls on sockets still are.
 	Matches []Match
@@ -39,7 +44,7 @@ type Cond struct {
 	Not         bool
 }
 
-// A Rule is one system call, by its name on x86_64, with the conditions that
+// A Rule is one system call, by its name, with the conditions that
 // must all hold.
 type Rule struct {
 	Call   string
@@ -78,10 +83,10 @@ const (
 // soPeerPIDFD is in Linux 6.5 (include/uapi/asm-generic/socket.h).
 const soPeerPIDFD = 77
 
-// The SOL_SOCKET options for which the program's AF_UNIX end would answer
+// GetOptions and SetOptions are the SOL_SOCKET options for which the program's AF_UNIX end would answer
 // differently from a TCP socket, or that the broker must know of.
 var (
-	getOptions = []uint32{
+	GetOptions = []uint32{
 		unix.SO_ERROR, unix.SO_PROTOCOL, unix.SO_DOMAIN, unix.SO_REUSEPORT,
 		unix.SO_SNDBUF, unix.SO_RCVBUF,
 		unix.SO_RCVLOWAT, unix.SO_PASSCRED, unix.SO_PASSSEC,
@@ -89,7 +94,7 @@ var (
 		unix.SO_ZEROCOPY, unix.SO_BINDTODEVICE, unix.SO_INCOMING_CPU, unix.SO_INCOMING_NAPI_ID,
 		unix.SO_MAX_PACING_RATE, unix.SO_BUSY_POLL, unix.SO_MEMINFO,
 	}
-	setOptions = []uint32{
+	SetOptions = []uint32{
 		unix.SO_REUSEADDR, unix.SO_DONTROUTE, unix.SO_BROADCAST, unix.SO_SNDBUF, unix.SO_RCVBUF,
 		unix.SO_KEEPALIVE, unix.SO_OOBINLINE, unix.SO_PRIORITY, unix.SO_LINGER, unix.SO_REUSEPORT,
 		unix.SO_PASSCRED, unix.SO_PASSSEC, unix.SO_RCVLOWAT,
@@ -101,10 +106,10 @@ var (
 	}
 )
 
-// Rules are the rules for x86_64.
-func (s FilterSpec) Rules() []Rule {
+// Rules are the rules for the machine's own system calls (x86_64, arm64).
+func (s Spec) Rules() []Rule {
 	var rs []Rule
-	for _, m := range unique(s.Matches) {
+	for _, m := range Unique(s.Matches) {
 		rs = append(rs, Rule{"socket", Notify, []Cond{
 			equals(0, m.Domain), {Arg: 1, Mask: sockTypeMask, Value: m.Type}, equals(2, m.Proto),
 		}})
@@ -116,8 +121,8 @@ func (s FilterSpec) Rules() []Rule {
 		rs = append(rs, Rule{"ioctl", Notify, []Cond{equals(1, cmd)}})
 	}
 	rs = append(rs, namespaceCalls...)
-	rs = append(rs, optionRules("getsockopt", getOptions)...)
-	rs = append(rs, optionRules("setsockopt", setOptions)...)
+	rs = append(rs, optionRules("getsockopt", GetOptions)...)
+	rs = append(rs, optionRules("setsockopt", SetOptions)...)
 	return append(rs, ioUring)
 }
 
@@ -131,12 +136,12 @@ func optionRules(call string, names []uint32) []Rule {
 	return rs
 }
 
-// ForeignRules are the rules for i386. There the arguments may lie behind
-// socketcall(2)'s pointer, so the same calls are trapped whatever their
+// ForeignRules are the rules for 32-bit programs. On i386 the arguments may lie
+// behind socketcall(2)'s pointer, so the same calls are trapped whatever their
 // arguments; libseccomp makes of each both the call by its own number and
 // socketcall with the call's number in the first argument (not all of
 // socketcall: that would trap send and recv).
-func (s FilterSpec) ForeignRules() []Rule {
+func (s Spec) ForeignRules() []Rule {
 	var rs []Rule
 	for _, c := range append([]string{"socket", "getsockopt", "setsockopt"}, wholeCalls...) {
 		rs = append(rs, Rule{c, Notify, nil})

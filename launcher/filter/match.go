@@ -1,4 +1,4 @@
-package launcher
+package filter
 
 import (
 	"errors"
@@ -91,8 +91,8 @@ func parseArg(s string, prefixes []string, names map[string]uint32, max uint64) 
 	return v, ok
 }
 
-// unique returns the matches without repetition, in their first order.
-func unique(ms []Match) []Match {
+// Unique returns the matches without repetition, in their first order.
+func Unique(ms []Match) []Match {
 	var out []Match
 	seen := map[Match]bool{}
 	for _, m := range ms {

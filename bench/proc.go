@@ -1,0 +1,228 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// comeUp is how long a server may take until it serves.
+const comeUp = 20 * time.Second
+
+// tick is the unit of times in /proc/PID/stat: USER_HZ, which is 100 for every
+// program on Linux (proc(5)).
+const tick = time.Second / 100
+
+// proc is a server, a broker or a relay that runs until it is stopped.
+type proc struct {
+	name string
+	cmd  *exec.Cmd
+	said bytes.Buffer // its standard error; read after done
+	done chan struct{}
+}
+
+// start starts a process. The first lines of its output are given to ready
+// until that reports true; what comes after is thrown away. Without ready there
+// is no waiting.
+func start(name string, argv, env []string, ready func(line string) bool) (*proc, error) {
+	p := &proc{name: name, cmd: exec.Command(argv[0], argv[1:]...), done: make(chan struct{})}
+	p.cmd.Env = append(os.Environ(), env...)
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	p.cmd.Stderr = &p.said
+	p.cmd.WaitDelay = time.Second
+	var out io.ReadCloser
+	var err error
+	if ready != nil {
+		if out, err = p.cmd.StdoutPipe(); err != nil {
+			return nil, err
+		}
+	}
+	if err := p.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	up := make(chan bool, 1)
+	go func() {
+		if out != nil {
+			for sc := bufio.NewScanner(out); sc.Scan(); {
+				if ready(sc.Text()) {
+					up <- true
+					_, _ = io.Copy(io.Discard, out)
+				}
+			}
+		}
+		_ = p.cmd.Wait() // the state tells
+		close(p.done)
+	}()
+	if ready == nil {
+		return p, nil
+	}
+	select {
+	case <-up:
+		return p, nil
+	case <-p.done:
+		return nil, fmt.Errorf("%s: %s: %s", name, p.cmd.ProcessState, p.said.Bytes())
+	case <-time.After(comeUp):
+		p.stop()
+		return nil, fmt.Errorf("%s does not serve after %v: %s", name, comeUp, p.said.Bytes())
+	}
+}
+
+// startServer starts a process that says "port N".
+func startServer(name string, argv, env []string) (p *proc, port int, err error) {
+	p, err = start(name, argv, env, func(line string) bool {
+		_, err := fmt.Sscanf(line, "port %d", &port)
+		return err == nil
+	})
+	return p, port, err
+}
+
+func (p *proc) pid() int { return p.cmd.Process.Pid }
+
+func (p *proc) stop() {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+	select {
+	case <-p.done:
+	case <-time.After(5 * time.Second):
+		_ = syscall.Kill(-p.pid(), syscall.SIGKILL)
+		<-p.done
+	}
+}
+
+// alive is an error once the process has ended by itself.
+func (p *proc) alive() error {
+	select {
+	case <-p.done:
+		return fmt.Errorf("%s has ended: %s: %s", p.name, p.cmd.ProcessState, p.said.Bytes())
+	default:
+		return nil
+	}
+}
+
+// cpu is the time that the process, its threads and its children, living or
+// not, have used so far.
+func (p *proc) cpu() (sum time.Duration, err error) {
+	for _, pid := range family(p.pid()) {
+		t, err := cpuOf(pid)
+		if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ESRCH) {
+			return 0, err
+		}
+		sum += t
+	}
+	return sum, nil
+}
+
+// family is a process and its living descendants.
+func family(pid int) (all []int) {
+	all = []int{pid}
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, file := range files {
+		data, _ := os.ReadFile(file) // the thread may have ended
+		for _, field := range strings.Fields(string(data)) {
+			if child, err := strconv.Atoi(field); err == nil {
+				all = append(all, family(child)...)
+			}
+		}
+	}
+	return all
+}
+
+// cpuOf is utime, stime, cutime and cstime of proc_pid_stat(5).
+func cpuOf(pid int) (time.Duration, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:])) // from the third on
+	if len(fields) < 15 {
+		return 0, fmt.Errorf("/proc/%d/stat is too short: %q", pid, data)
+	}
+	var sum time.Duration
+	for _, field := range fields[11:15] {
+		n, err := strconv.ParseInt(field, 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("/proc/%d/stat: %w", pid, err)
+		}
+		sum += time.Duration(n) * tick
+	}
+	return sum, nil
+}
+
+// run runs a program to its end and gives its output, and the CPU time of it and
+// its children.
+func run(limit time.Duration, argv, env []string) (out []byte, cpu time.Duration, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	c := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	c.Env = append(os.Environ(), env...)
+	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	var said bytes.Buffer
+	c.Stderr = &said
+	c.WaitDelay = time.Second
+	out, err = c.Output()
+	if ctx.Err() != nil {
+		err = fmt.Errorf("is not done after %v", limit)
+	}
+	if err != nil {
+		return out, 0, fmt.Errorf("%s: %w: %s%s", strings.Join(argv, " "), err, said.Bytes(), tail(out))
+	}
+	return out, c.ProcessState.UserTime() + c.ProcessState.SystemTime(), nil
+}
+
+func tail(b []byte) []byte { return b[max(0, len(b)-500):] }
+
+// values reads lines of a name and a number.
+func values(out []byte) (map[string]float64, error) {
+	v := map[string]float64{}
+	for line := range strings.Lines(string(out)) {
+		var name string
+		var n float64
+		if _, err := fmt.Sscan(line, &name, &n); err != nil {
+			return nil, fmt.Errorf("a line that is no name and number: %q", line)
+		}
+		v[name] = n
+	}
+	return v, nil
+}
+
+// procs are started one after the other and stopped together.
+type procs []*proc
+
+// stop ends them, the last first.
+func (ps *procs) stop() {
+	for i := len(*ps) - 1; i >= 0; i-- {
+		(*ps)[i].stop()
+	}
+	*ps = nil
+}
+
+// cpu is the sum of all.
+func (ps procs) cpu() (sum time.Duration, err error) {
+	for _, p := range ps {
+		t, err := p.cpu()
+		if err != nil {
+			return 0, err
+		}
+		sum += t
+	}
+	return sum, nil
+}
+
+// alive is an error once one has ended by itself.
+func (ps procs) alive() error {
+	for _, p := range ps {
+		if err := p.alive(); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,62 @@
+package broker
+
+import (
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// Batch changes a whole process, so it is tried in one of its own.
+func TestBatch(t *testing.T) {
+	if os.Getenv("POEMQ_TEST_BATCH") == "" {
+		c := exec.Command(os.Args[0], "-test.run=^TestBatch$", "-test.v")
+		c.Env = append(os.Environ(), "POEMQ_TEST_BATCH=1")
+		if out, err := c.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		return
+	}
+	chosen := make(chan int)
+	go func() { // a policy that was chosen before
+		runtime.LockOSThread()
+		if err := unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}, 0); err != nil {
+			t.Error(err)
+		}
+		chosen <- unix.Gettid()
+		<-chosen
+	}()
+	idle := <-chosen
+	if err := Batch(); err != nil {
+		t.Fatal(err)
+	}
+	begun, end := make(chan struct{}), make(chan struct{})
+	for range 8 { // each has a thread, most of them new ones
+		go func() {
+			runtime.LockOSThread()
+			begun <- struct{}{}
+			<-end
+		}()
+		<-begun
+	}
+	tasks, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, task := range tasks {
+		tid, _ := strconv.Atoi(task.Name())
+		a, err := unix.SchedGetAttr(tid, 0)
+		want := uint32(unix.SCHED_BATCH)
+		if tid == idle {
+			want = unix.SCHED_IDLE
+		}
+		if err == nil && a.Policy != want {
+			t.Errorf("thread %d: policy %d, want %d", tid, a.Policy, want)
+		}
+	}
+	close(end)
+	close(chosen)
+}
