@@ -74,17 +74,25 @@ func (b *Broker) begin(h *handover.Handover, cred *unix.Ucred, allow func(uid ui
 			return nil, err
 		}
 	}
-	// A container runtime tells the program's pid; poemq-launch, which may see
-	// itself under another number, becomes the program.
-	pid := h.State.Pid
-	if h.Meta.Version > 0 {
-		pid = int(cred.Pid)
-	}
-	if err := notify.Reach(pid); err != nil {
+	if err := reach(h, cred); err != nil {
 		unix.Close(h.Listener)
 		return nil, err
 	}
 	return b.NewSession(h, cred.Uid)
+}
+
+// reach asks whether anything can be done for the program. A container runtime
+// tells its pid (crun 1.8 tells none of a process that "exec" brings: then the
+// first call will show). poemq-launch, which may see itself under another
+// number, becomes the program.
+func reach(h *handover.Handover, cred *unix.Ucred) error {
+	switch {
+	case h.Meta.Version > 0:
+		return notify.Reach(int(cred.Pid))
+	case h.State.Pid > 0:
+		return notify.Reach(h.State.Pid)
+	}
+	return nil
 }
 
 // peek looks at how the first message on c begins, which decides what it is.
