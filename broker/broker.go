@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,6 +36,8 @@ type Config struct {
 	// under prefer they are served by QUIC alone, since TCP has no names. nil
 	// is none.
 	Guarded func(port uint16) bool
+	// Keeper keeps what the next broker needs; nil: sessions end with this one.
+	Keeper Keeper
 	// RuntimeDirs are tried in order for the directory of socket names.
 	RuntimeDirs []string
 }
@@ -66,6 +70,7 @@ type Broker struct {
 	oracle     oracle
 	tripwires  tripwires
 	ledger     ledger
+	storing    *storing // nil: nothing is kept
 	young      young
 	targets    notify.Targets // of what is done between calls
 	// rebinding is held while a port is free for a moment that stays in use;
@@ -73,7 +78,8 @@ type Broker struct {
 	rebinding sync.RWMutex
 
 	nextSession atomic.Uint64
-	hookedMu    sync.Mutex // held while a session of the hook library begins
+	pointNumber atomic.Uint64 // of the last one that was kept
+	hookedMu    sync.Mutex    // held while a session of the hook library begins
 
 	mu       sync.Mutex // guards what follows
 	changed  *sync.Cond // the last session or relay ended
@@ -101,6 +107,9 @@ func New(c Config) (*Broker, error) {
 		hooked: make(map[hook.SessionID]*Session),
 	}
 	b.changed = sync.NewCond(&b.mu)
+	if c.Keeper != nil {
+		b.storing = newStoring(c.Keeper, c.Log)
+	}
 	b.ctx, b.stop = context.WithCancel(context.Background())
 	if c.Fallback == (Fallback{}) {
 		c.Fallback = DefaultFallback
@@ -116,8 +125,12 @@ func New(c Config) (*Broker, error) {
 }
 
 // Close ends every session, connection and listening port. Programs that still
-// run get resets, and ENOSYS from what is trapped.
+// run get resets, and ENOSYS from what is trapped; with a Keeper their calls
+// wait for the next broker.
 func (b *Broker) Close() error {
+	if b.storing != nil {
+		b.storing.freeze()
+	}
 	b.stop()
 	b.closeFronts()
 	b.mu.Lock()
@@ -140,6 +153,54 @@ func (b *Broker) Close() error {
 	b.lost.Close()
 	b.stock.Close()
 	return errors.Join(b.dock.Close(), b.dir.Close())
+}
+
+// Answers reports that every session's thread, and what they share, is free to
+// answer before ctx ends.
+func (b *Broker) Answers(ctx context.Context) bool {
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		b.mu.Lock()
+		sessions := slices.Collect(maps.Values(b.sessions))
+		b.mu.Unlock()
+		_ = b.onPoint(&listenState{}) // takes their lock
+		var wg sync.WaitGroup
+		for _, s := range sessions {
+			from, ok := s.source.(filtered) // the hook library's has no thread of its own
+			done := make(chan struct{})
+			if ok && from.Post(func() { close(done) }) {
+				wg.Go(func() {
+					select {
+					case <-done:
+					case <-s.ended:
+					}
+				})
+			}
+		}
+		wg.Wait()
+	}()
+	select {
+	case <-answered:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// AwaitNoSessions is AwaitSessions until ctx ends.
+func (b *Broker) AwaitNoSessions(ctx context.Context) {
+	stop := context.AfterFunc(ctx, func() {
+		b.mu.Lock()
+		b.changed.Broadcast()
+		b.mu.Unlock()
+	})
+	defer stop()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for len(b.sessions) > 0 && ctx.Err() == nil {
+		b.changed.Wait()
+	}
 }
 
 // AwaitSessions returns when no session is served.
@@ -237,12 +298,14 @@ func (b *Broker) add(s *Socket) {
 	b.mu.Lock()
 	b.sockets[s.cookie] = s
 	b.mu.Unlock()
+	s.jot()
 }
 
 func (b *Broker) remove(s *Socket) {
 	b.mu.Lock()
 	delete(b.sockets, s.cookie)
 	b.mu.Unlock()
+	s.forget()
 }
 
 // opError names the operation and the socket in an error of the log.

@@ -26,9 +26,9 @@ const callKinds = 16
 
 // firstProcess is the pid of a session's first process, 0 if not known: that
 // of poemq-launch, whose place the program takes, or what a container engine says.
-func firstProcess(h *handover.Handover, launcher int32) int32 {
+func firstProcess(h *handover.Handover, launcher int) int32 {
 	if h.Meta.Version > 0 {
-		return launcher
+		return int32(launcher)
 	}
 	if h.State.Pid > 0 {
 		return int32(h.State.Pid)

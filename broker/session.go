@@ -35,6 +35,10 @@ type Session struct {
 	settled     bool // calls are in the ledger, too
 
 	source source
+	ended  chan struct{} // closed when it is served no more
+	kept   *kept         // nil: it ends with this broker
+	// caught are calls that another broker received and did not answer.
+	caught []notify.Caught
 
 	// stale finds the waiter a thread left behind when a signal took it out of
 	// its call: a thread has one call at a time. Used on the session's thread.
@@ -90,12 +94,17 @@ func (b *Broker) NewSession(h *handover.Handover, uid uint32) (*Session, error) 
 
 // register makes s one of the broker's sessions.
 func (b *Broker) register(s *Session) {
-	s.ID, s.b, s.stale = b.nextSession.Add(1), b, make(map[int]*waiter)
+	s.ID, s.b, s.stale, s.ended = b.nextSession.Add(1), b, make(map[int]*waiter), make(chan struct{})
 	s.begun = time.Now()
 	if len(s.match) == 0 {
 		s.match = defaultMatch
 	}
 	s.log = b.log.With("session", s.ID, "program", s.name)
+	if from, ok := s.source.(filtered); ok && b.storing != nil && s.kept == nil {
+		if err := s.keep(from, b.storing); err != nil {
+			s.log.Warn("a restart will end this session", "error", err)
+		}
+	}
 	b.mu.Lock()
 	b.sessions[s.ID] = s
 	b.mu.Unlock()
@@ -104,8 +113,11 @@ func (b *Broker) register(s *Session) {
 // Serve answers the session's calls until its last task has ended.
 func (s *Session) Serve() error {
 	s.log.Info("session begins", "asks", s.asked, "uid", s.uid, "pid", s.pid.Load())
+	s.release()
 	err := s.source.serve(s)
 	s.settle(err)
+	close(s.ended)
+	s.kept.end()
 	s.b.mu.Lock()
 	delete(s.b.sessions, s.ID)
 	s.b.changed.Broadcast()
@@ -118,6 +130,7 @@ func (s *Session) Serve() error {
 func (s *Session) notified(n *notify.Notification) {
 	r := notification{n}
 	s.again = false
+	s.kept.received(n)
 	if w := s.stale[n.TID]; w != nil {
 		delete(s.stale, n.TID)
 		w.alive()
@@ -215,6 +228,7 @@ func (s *Session) park(w *waiter) {
 		s.staleMost = 2*len(s.stale) + 64
 	}
 	s.stale[w.req.TID()] = w
+	s.kept.late(w.req)
 }
 
 func (s *Session) carryOn(r Request) { s.answered(r, r.Continue()) }

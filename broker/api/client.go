@@ -23,12 +23,12 @@ type Client struct {
 	http   *http.Client
 }
 
-// askTimeout bounds one question; the broker answers most in milliseconds.
+// askTimeout bounds one question whose context has no deadline; the broker answers most in milliseconds.
 const askTimeout = 20 * time.Second
 
 // New makes a Client of the broker behind the control socket.
 func New(socket string) *Client {
-	return &Client{socket: socket, http: &http.Client{Timeout: askTimeout, Transport: &http.Transport{
+	return &Client{socket: socket, http: &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 		},
@@ -44,6 +44,11 @@ const mostAnswer = 256 << 20
 // Raw does method on path with body as JSON, nil for none, and gives the answer
 // as it came. Errors tell what to do.
 func (c *Client) Raw(ctx context.Context, method, path string, body any) ([]byte, error) {
+	if _, set := ctx.Deadline(); !set {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, askTimeout)
+		defer cancel()
+	}
 	var in io.Reader
 	if body != nil {
 		b, err := json.Marshal(body)

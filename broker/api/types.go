@@ -221,6 +221,17 @@ type Traced struct {
 	Next bool `json:"next"`
 }
 
+// Drained is the answer of POST /v1/drain.
+type Drained struct {
+	// Drained is that nothing was open any more at the end.
+	Drained bool `json:"drained"`
+	// Relays and Sessions are what was open then.
+	Relays   int `json:"relays"`
+	Sessions int `json:"sessions"`
+	// Kept is that the next broker goes on with the sessions.
+	Kept bool `json:"kept"`
+}
+
 // Failure is the answer to what could not be done.
 type Failure struct {
 	Error string `json:"error"`

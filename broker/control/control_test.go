@@ -254,7 +254,7 @@ func TestDocument(t *testing.T) {
 var types = []reflect.Type{
 	reflect.TypeFor[api.Status](), reflect.TypeFor[api.Sessions](), reflect.TypeFor[api.Sockets](), reflect.TypeFor[api.Connections](),
 	reflect.TypeFor[api.Fallbacks](), reflect.TypeFor[api.Why](), reflect.TypeFor[api.Trust](), reflect.TypeFor[api.Reloaded](), reflect.TypeFor[api.Traced](),
-	reflect.TypeFor[api.Forgotten](), reflect.TypeFor[api.LogLevel](),
+	reflect.TypeFor[api.Drained](), reflect.TypeFor[api.Forgotten](), reflect.TypeFor[api.LogLevel](),
 }
 
 // fields are the names that JSON has for the fields of t.

@@ -8,9 +8,8 @@ import (
 	"os/user"
 	"slices"
 	"strconv"
-	"unsafe"
 
-	"golang.org/x/sys/unix"
+	"github.com/poemq/poemq/broker"
 )
 
 // Group is who may do what root may.
@@ -18,9 +17,7 @@ const Group = "poemq"
 
 // peer is who asks, as of when the connection was made.
 type peer struct {
-	pid    int
-	uid    uint32
-	gids   []uint32 // all groups
+	broker.Peer
 	trusts *authority
 	err    error // why nothing is known
 }
@@ -47,12 +44,11 @@ func (p *peer) all() bool {
 	if p.err != nil {
 		return false
 	}
-	return slices.Contains(p.trusts.uids, p.uid) ||
-		slices.ContainsFunc(p.gids, func(gid uint32) bool { return slices.Contains(p.trusts.gids, gid) })
+	return slices.Contains(p.trusts.uids, p.UID) || slices.ContainsFunc(p.trusts.gids, p.In)
 }
 
 // sees reports that p may look at what belongs to uid.
-func (p *peer) sees(uid uint32) bool { return p.all() || p.err == nil && p.uid == uid }
+func (p *peer) sees(uid uint32) bool { return p.all() || p.err == nil && p.UID == uid }
 
 type peerKey struct{}
 
@@ -68,44 +64,6 @@ func (a *authority) peerOf(c net.Conn) *peer {
 		p.err = fmt.Errorf("a %T has no peer", c)
 		return p
 	}
-	raw, err := u.SyscallConn()
-	if err != nil {
-		p.err = err
-		return p
-	}
-	err = raw.Control(func(fd uintptr) {
-		cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-		if err != nil {
-			p.err = fmt.Errorf("SO_PEERCRED: %w", err)
-			return
-		}
-		p.pid, p.uid, p.gids = int(cred.Pid), cred.Uid, []uint32{cred.Gid}
-		more, err := peerGroups(int(fd))
-		if err != nil {
-			p.err = fmt.Errorf("SO_PEERGROUPS: %w", err)
-			return
-		}
-		p.gids = append(p.gids, more...)
-	})
-	if p.err == nil {
-		p.err = err
-	}
+	p.Peer, p.err = broker.PeerOf(u)
 	return p
-}
-
-// peerGroups are the supplementary groups (unix(7), Linux 4.13).
-func peerGroups(fd int) ([]uint32, error) {
-	for groups := make([]uint32, 64); ; {
-		size := uint32(4 * len(groups))
-		_, _, e := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_PEERGROUPS,
-			uintptr(unsafe.Pointer(&groups[0])), uintptr(unsafe.Pointer(&size)), 0)
-		switch {
-		case e == unix.ERANGE && int(size) > 4*len(groups):
-			groups = make([]uint32, size/4) // which it takes
-		case e != 0:
-			return nil, e
-		default:
-			return groups[:size/4], nil
-		}
-	}
 }

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/poemq/poemq/broker/api"
 	"github.com/poemq/poemq/broker/policy"
@@ -30,6 +31,7 @@ func (s *server) routes() []Route {
 		{Method: "PUT", Path: "/v1/trust", About: "Holds a peer to a key.", All: true, Answer: s.pin},
 		{Method: "DELETE", Path: "/v1/trust", About: "Forgets a peer's keys.", All: true, Answer: s.unpin},
 		{Method: "POST", Path: "/v1/reload", About: "Reads the configuration again.", All: true, Answer: s.reload},
+		{Method: "POST", Path: "/v1/drain", About: "Lets what is open end, then poemqd ends.", All: true, Answer: s.drain, After: s.End},
 		{Method: "GET", Path: "/v1/log-level", About: "The log's level.", Answer: s.level},
 		{Method: "PUT", Path: "/v1/log-level", About: "Changes it until the next start or reload.", All: true, Answer: s.setLevel},
 	}
@@ -131,6 +133,22 @@ func (s *server) reload(*Request) (any, error) {
 		return nil, refuse(http.StatusConflict, "the configuration has faults; the one in force stays:\n%w", err)
 	}
 	return done, nil
+}
+
+const (
+	defaultDrain = 30 * time.Second
+	longestDrain = 24 * time.Hour
+)
+
+func (s *server) drain(r *Request) (any, error) {
+	deadline := defaultDrain
+	if text := r.FormValue("deadline"); text != "" {
+		var err error
+		if deadline, err = time.ParseDuration(text); err != nil || deadline < 0 || deadline > longestDrain {
+			return nil, fmt.Errorf("deadline: %q is no duration from 0s to %v", text, longestDrain)
+		}
+	}
+	return s.Drain(deadline), nil
 }
 
 func (s *server) level(*Request) (any, error) {

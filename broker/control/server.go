@@ -25,8 +25,10 @@ type Config struct {
 	Level *slog.LevelVar
 	// Reload reads the configuration again, all or nothing.
 	Reload func() (api.Reloaded, error)
-	// More are routes that others bring.
-	More []Route
+	// Drain takes no more sessions and returns when nothing is open any more, or
+	// the deadline has passed; End is called when that was answered.
+	Drain func(deadline time.Duration) api.Drained
+	End   func()
 }
 
 // Route is one thing that can be asked for.
@@ -37,6 +39,7 @@ type Route struct {
 	// has to look at whom it is for.
 	All    bool
 	Answer func(*Request) (any, error)
+	After  func() // once that was sent; may be nil
 }
 
 // Request is an http.Request with who asks.
@@ -52,7 +55,7 @@ func (r *Request) Sees(uid uint32) bool { return r.peer.sees(uid) }
 func (r *Request) All() bool { return r.peer.all() }
 
 // UID is who asks.
-func (r *Request) UID() uint32 { return r.peer.uid }
+func (r *Request) UID() uint32 { return r.peer.UID }
 
 // Status is an error with its status of HTTP.
 type Status struct {
@@ -90,7 +93,7 @@ type server struct{ Config }
 
 func (s *server) mux() *http.ServeMux {
 	mux := http.NewServeMux()
-	for _, r := range append(s.routes(), s.More...) {
+	for _, r := range s.routes() {
 		mux.HandleFunc(r.Method+" "+r.Path, func(w http.ResponseWriter, hr *http.Request) { s.handle(w, hr, r) })
 	}
 	mux.HandleFunc("GET /debug/pprof/", s.forAll(pprof.Index))
@@ -116,7 +119,7 @@ func (s *server) handle(w http.ResponseWriter, hr *http.Request, r Route) {
 		case p.err != nil:
 			return nil, refuse(http.StatusForbidden, "it is not known who asks: %w", p.err)
 		case r.All && !p.all():
-			return nil, refuse(http.StatusForbidden, "%s %s is for root and members of the group %s; you are uid %d", r.Method, r.Path, Group, p.uid)
+			return nil, refuse(http.StatusForbidden, "%s %s is for root and members of the group %s; you are uid %d", r.Method, r.Path, Group, p.UID)
 		}
 		return r.Answer(&Request{hr, p})
 	}()
@@ -129,7 +132,7 @@ func (s *server) handle(w http.ResponseWriter, hr *http.Request, r Route) {
 		answer = api.Failure{Error: err.Error()}
 	}
 	if r.Method != http.MethodGet {
-		s.Log.Info("control", "do", r.Method+" "+hr.URL.RequestURI(), "uid", p.uid, "pid", p.pid, "status", code)
+		s.Log.Info("control", "do", r.Method+" "+hr.URL.RequestURI(), "uid", p.UID, "pid", p.PID, "status", code)
 	}
 	body, err := json.Marshal(answer) // with no lock held, and before a byte is sent
 	if err != nil {
@@ -140,6 +143,10 @@ func (s *server) handle(w http.ResponseWriter, hr *http.Request, r Route) {
 	w.WriteHeader(code)
 	if _, err := w.Write(append(body, '\n')); err != nil {
 		s.Log.Debug("control socket", "error", err)
+	}
+	if r.After != nil && code == http.StatusOK {
+		_ = http.NewResponseController(w).Flush()
+		r.After()
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/poemq/poemq/broker"
 	"github.com/poemq/poemq/broker/api"
 	"github.com/poemq/poemq/broker/config"
@@ -62,7 +63,9 @@ func (r *running) reloadOn(ctx context.Context, hup <-chan os.Signal, o *options
 		case <-ctx.Done():
 			return
 		case <-hup:
+			tellReloading()
 			_, _ = r.reload(o.sources(false), level, log) // it says itself what came of it
+			tell(daemon.SdNotifyReady)
 		}
 	}
 }

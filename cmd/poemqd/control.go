@@ -11,7 +11,7 @@ import (
 
 // serveControl answers poemqctl; see docs/api.md. The socket is for everybody:
 // who asks is authorised by what the kernel tells of the peer.
-func (r *running) serveControl(path string, o *options, level *slog.LevelVar, log *slog.Logger) (stop func(), err error) {
+func (r *running) serveControl(path string, o *options, level *slog.LevelVar, log *slog.Logger, d *drain) (stop func(), err error) {
 	l, err := listenUnix(path)
 	if err != nil {
 		return nil, err
@@ -22,5 +22,6 @@ func (r *running) serveControl(path string, o *options, level *slog.LevelVar, lo
 	return control.Serve(l, control.Config{
 		Broker: r.broker, Host: r.host, Log: log, Version: version, Level: level,
 		Reload: func() (api.Reloaded, error) { return r.reload(o.sources(false), level, log) },
+		Drain:  d.run, End: d.end,
 	}), nil
 }

@@ -120,7 +120,8 @@ type running struct {
 	reloading sync.Mutex // one at a time
 }
 
-func start(c *config.Config, log *slog.Logger) (*running, error) {
+// start makes a broker; keeper may be nil.
+func start(c *config.Config, log *slog.Logger, keeper broker.Keeper) (*running, error) {
 	id, err := identity(c, log)
 	if err != nil {
 		return nil, err
@@ -151,7 +152,7 @@ func start(c *config.Config, log *slog.Logger) (*running, error) {
 	}
 	r.broker, err = broker.New(broker.Config{
 		Host: r.host, Log: log, RuntimeDirs: runtimeDirs(c), Policy: rules(c), Fallback: broker.Fallback(c.Fallback),
-		UDPPort: uint16(c.Wire.UDPPort), Guarded: allow.Names,
+		UDPPort: uint16(c.Wire.UDPPort), Guarded: allow.Names, Keeper: keeper,
 	})
 	if err != nil {
 		return nil, errors.Join(err, r.host.Close())

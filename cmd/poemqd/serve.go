@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"path/filepath"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/poemq/poemq/broker/config"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -37,7 +38,12 @@ func serve(o *options, socket, control string) error {
 		return err
 	}
 	log, level := logger(c, slog.LevelInfo, os.Stderr)
-	r, err := start(c, log)
+	from := takeGiven()
+	keeper, err := keeperOf()
+	if err != nil {
+		return err
+	}
+	r, err := start(c, log, keeper)
 	if err != nil {
 		return err
 	}
@@ -45,28 +51,34 @@ func serve(o *options, socket, control string) error {
 	if err != nil {
 		return errors.Join(err, r.close())
 	}
-	door, err := listenUnix(socket)
+	door, err := from.door(socket)
 	if err != nil {
 		return errors.Join(err, r.close())
 	}
-	stopControl := func() {}
-	if control != "" {
-		if stopControl, err = r.serveControl(control, o, level, log); err != nil {
-			return errors.Join(err, door.Close(), r.close())
-		}
-	}
-	r.broker.SetFronts(served)
-	batch(log)
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer stop()
 	context.AfterFunc(ctx, func() { door.Close() })
+	stopControl := func() {}
+	if control != "" {
+		d := &drain{broker: r.broker, log: log, door: func() { door.Close() }, end: stop, kept: keeper != nil}
+		if stopControl, err = r.serveControl(control, o, level, log, d); err != nil {
+			return errors.Join(err, door.Close(), r.close())
+		}
+	}
+	goesOn := r.goOn(from.left, log)
+	r.broker.SetFronts(served)
+	batch(log)
 	reloads := make(chan struct{})
 	go func() {
 		defer close(reloads)
 		r.reloadOn(ctx, hup, o, level, log)
 	}()
-	log.Info("poemqd serves", "version", version, "socket", socket, "control", control, "state-dir", stateDir(c), "configuration", c.Files(), "rules", len(c.Rules))
-	err = r.broker.ServeSocket(door, nil)
+	log.Info("poemqd serves", "version", version, "socket", socket, "control", control, "state-dir", stateDir(c), "configuration", c.Files(), "rules", len(c.Rules), "sessions", goesOn)
+	go watchdog(ctx, r.broker)
+	tell(daemon.SdNotifyReady, "STATUS=Serving "+socket)
+	err = r.broker.ServeSocket(door, members(socket))
+	<-ctx.Done() // what is drained ends first
+	tell(daemon.SdNotifyStopping)
 	stop()
 	<-reloads
 	stopControl()
