@@ -52,7 +52,7 @@ storm: build
 
 # What a trapped call costs beside the kernel's own, in one run.
 bench-syscalls: build
-	$(GO) run ./bench/syscalls -launch $(BIN)/poemq-launch
+	$(GO) run ./bench -bin $(BIN) -only syscalls -rounds 7 -strict
 
 lint: deps
 	@scripts/lint.sh $(TOOLS)
@@ -65,4 +65,4 @@ clean:
 	rm -rf bin dist
 
 # Targets that test folders bring themselves.
-include test/apps/apps.mk test/conform/conform.mk test/network/network.mk bench/bench.mk zpoline/hook.mk test/container/container.mk deploy/packages/packages.mk
+include test/apps/apps.mk test/conform/conform.mk test/network/network.mk bench/bench.mk zpoline/hook.mk test/container/container.mk test/faults/faults.mk deploy/packages/packages.mk

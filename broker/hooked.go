@@ -8,7 +8,6 @@ import (
 
 	"github.com/poemq/poemq/broker/policy"
 	"github.com/poemq/poemq/notify/hook"
-	"golang.org/x/sys/unix"
 )
 
 // hooked is the source of the processes that the hook library introduced with
@@ -43,18 +42,18 @@ func (h *hooked) serve(s *Session) error {
 }
 
 // admitHooked lets in a process that says hello on c.
-func (b *Broker) admitHooked(c *net.UnixConn, cred *unix.Ucred, allow func(uid uint32) error) error {
+func (b *Broker) admitHooked(c *net.UnixConn, p Peer, allow func(Peer) error) error {
 	g, err := hook.Receive(c)
 	if err == nil && allow != nil {
-		if err = allow(cred.Uid); err != nil {
+		if err = allow(p); err != nil {
 			g.Refuse(err)
 		}
 	}
 	if err == nil {
-		err = b.letIn(g, cred.Uid)
+		err = b.letIn(g, p.UID)
 	}
 	if err != nil {
-		b.log.Warn("hello refused", "error", err, "pid", cred.Pid, "uid", cred.Uid)
+		b.log.Warn("hello refused", "error", err, "pid", p.PID, "uid", p.UID)
 	}
 	return err
 }
@@ -74,6 +73,7 @@ func (b *Broker) letIn(g *hook.Guest, uid uint32) error {
 		g.Refuse(err)
 		return err
 	}
+	s.pid.Store(g.Cred.Pid)
 	h := s.source.(*hooked)
 	h.Add(g)
 	if h.door != nil {

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
+	"time"
 
 	"github.com/poemq/poemq/broker/policy"
 	"github.com/poemq/poemq/notify"
@@ -22,9 +24,21 @@ type Session struct {
 	match [][3]int
 	// seesSetns is that the filter traps what changes the network namespace.
 	seesSetns bool
-	uid       uint32 // of who handed it over
+	uid       uint32       // of who handed it over
+	pid       atomic.Int32 // of its first process; 0: not known
+	begun     time.Time
+	calls     [callKinds]atomic.Uint64 // that were answered
+
+	// Of connections that have ended; the ledger's mu guards them.
+	past        octets
+	connections uint64
+	settled     bool // calls are in the ledger, too
 
 	source source
+	ended  chan struct{} // closed when it is served no more
+	kept   *kept         // nil: it ends with this broker
+	// caught are calls that another broker received and did not answer.
+	caught []notify.Caught
 
 	// stale finds the waiter a thread left behind when a signal took it out of
 	// its call: a thread has one call at a time. Used on the session's thread.
@@ -80,11 +94,17 @@ func (b *Broker) NewSession(h *handover.Handover, uid uint32) (*Session, error) 
 
 // register makes s one of the broker's sessions.
 func (b *Broker) register(s *Session) {
-	s.ID, s.b, s.stale = b.nextSession.Add(1), b, make(map[int]*waiter)
+	s.ID, s.b, s.stale, s.ended = b.nextSession.Add(1), b, make(map[int]*waiter), make(chan struct{})
+	s.begun = time.Now()
 	if len(s.match) == 0 {
 		s.match = defaultMatch
 	}
 	s.log = b.log.With("session", s.ID, "program", s.name)
+	if from, ok := s.source.(filtered); ok && b.storing != nil && s.kept == nil {
+		if err := s.keep(from, b.storing); err != nil {
+			s.log.Warn("a restart will end this session", "error", err)
+		}
+	}
 	b.mu.Lock()
 	b.sessions[s.ID] = s
 	b.mu.Unlock()
@@ -92,25 +112,25 @@ func (b *Broker) register(s *Session) {
 
 // Serve answers the session's calls until its last task has ended.
 func (s *Session) Serve() error {
-	s.log.Info("session begins", "asks", s.asked, "uid", s.uid)
+	s.log.Info("session begins", "asks", s.asked, "uid", s.uid, "pid", s.pid.Load())
+	s.release()
 	err := s.source.serve(s)
+	s.settle(err)
+	close(s.ended)
+	s.kept.end()
 	s.b.mu.Lock()
 	delete(s.b.sessions, s.ID)
 	s.b.changed.Broadcast()
 	s.b.mu.Unlock()
 	s.b.targets.Sweep()
-	if err != nil {
-		s.log.Error("session ends", "error", err)
-		return err
-	}
-	s.log.Info("session ends")
-	return nil
+	return err
 }
 
 // notified handles a call that came by seccomp.
 func (s *Session) notified(n *notify.Notification) {
 	r := notification{n}
 	s.again = false
+	s.kept.received(n)
 	if w := s.stale[n.TID]; w != nil {
 		delete(s.stale, n.TID)
 		w.alive()
@@ -125,6 +145,7 @@ func (s *Session) notified(n *notify.Notification) {
 
 // handle has a call answered, wherever it came from.
 func (s *Session) handle(r Request) {
+	s.calls[r.Call()%callKinds].Add(1)
 	switch r.Call() {
 	case notify.Socket:
 		s.socket(r)
@@ -207,6 +228,7 @@ func (s *Session) park(w *waiter) {
 		s.staleMost = 2*len(s.stale) + 64
 	}
 	s.stale[w.req.TID()] = w
+	s.kept.late(w.req)
 }
 
 func (s *Session) carryOn(r Request) { s.answered(r, r.Continue()) }
