@@ -65,8 +65,4 @@ clean:
 	rm -rf bin dist
 
 # Targets that test folders bring themselves.
-<<<<<<< HEAD
-include test/apps/apps.mk test/conform/conform.mk test/network/network.mk bench/bench.mk zpoline/hook.mk zpoline/zpoline.mk test/container/container.mk test/faults/faults.mk
-=======
-include test/apps/apps.mk test/conform/conform.mk test/network/network.mk bench/bench.mk zpoline/hook.mk test/container/container.mk test/faults/faults.mk deploy/packages/packages.mk
->>>>>>> main
+include test/apps/apps.mk test/conform/conform.mk test/network/network.mk bench/bench.mk zpoline/hook.mk zpoline/zpoline.mk test/container/container.mk test/faults/faults.mk deploy/packages/packages.mk
