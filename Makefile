@@ -34,7 +34,7 @@ build: deps
 demo: build
 	@scripts/demo.sh $(BIN)
 
-test: build lint test-unit test-e2e conform test-apps test-regress bench-quick
+test: build lint test-unit test-e2e conform test-apps test-regress test-network bench-quick
 
 # Packages that need no privilege and no binaries.
 test-unit: deps

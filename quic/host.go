@@ -317,9 +317,9 @@ func (h *Host) confirmPin(p Peer, cs tls.ConnectionState) error {
 		return err
 	}
 	key := fingerprint(leaf)
-	first, warning, err := h.id.pins.confirm(p.Remote, key)
+	first, warning, err := h.id.pins.confirm(p.place(), key)
 	if first {
-		h.log.Info("peer seen for the first time, its key is pinned", "peer", p.Remote, "key", key)
+		h.log.Info("peer seen for the first time, its key is pinned", "peer", p.place(), "key", key)
 	}
 	if warning != nil {
 		h.log.Warn("known peers", "err", warning)

@@ -118,7 +118,7 @@ func (l *link) connect(ctx context.Context, tr *quicgo.Transport) (*conn, error)
 	if l.raw != nil {
 		l.raw.configure(tlsConf, conf)
 	} else {
-		l.kept = l.h.resume(l.key, tlsConf, conf)
+		l.kept = l.h.resume(l, tlsConf, conf)
 	}
 	dial := tr.Dial
 	if l.peer.ZeroRTT {
