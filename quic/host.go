@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -265,10 +266,10 @@ func (h *Host) quicConfig(client bool) *quicgo.Config {
 	return c
 }
 
-func (h *Host) serverTLS() *tls.Config {
+func (h *Host) serverTLS(alpn ...string) *tls.Config {
 	c := &tls.Config{
 		MinVersion:   tls.VersionTLS13,
-		NextProtos:   []string{ALPN},
+		NextProtos:   append(alpn, ALPN),
 		Certificates: []tls.Certificate{h.id.cert},
 		KeyLogWriter: h.cfg.KeyLog,
 	}
@@ -285,11 +286,11 @@ func (h *Host) serverTLS() *tls.Config {
 func (h *Host) clientTLS(p Peer) *tls.Config {
 	c := &tls.Config{
 		MinVersion:         tls.VersionTLS13,
-		NextProtos:         []string{p.alpn()},
+		NextProtos:         p.alpns(),
 		InsecureSkipVerify: true,
 		KeyLogWriter:       h.cfg.KeyLog,
 		VerifyConnection: func(cs tls.ConnectionState) error {
-			if cs.NegotiatedProtocol != p.alpn() {
+			if !slices.Contains(p.alpns(), cs.NegotiatedProtocol) {
 				return ErrNotPoemq
 			}
 			return h.verifyServer(p, cs)
