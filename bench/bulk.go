@@ -33,6 +33,7 @@ var bulkKinds = []bulkKind{
 	{"down", 1, bulkWrite, 0},
 	{"down", 8, bulkWrite, 3},
 	{"up", 4, bulkWrite, 3},
+	{"down", 4, bulkWrite, 3},
 	{"up", 64, bulkWrite, 3},
 	{"down", 64, bulkWrite, 3},
 	{"up", 1, 16 << 10, 3},
@@ -80,7 +81,7 @@ func bulk(b *bench) error {
 }
 
 func (l *lane) bulk(port int, k bulkKind, seconds float64, more ...any) (used, error) {
-	args := append([]any{"bulk", loopback, port, k.direction, k.streams, seconds, k.write}, more...)
+	args := append([]any{"bulk", l.address, port, k.direction, k.streams, seconds, k.write}, more...)
 	return l.ask(time.Minute, l.load(args...))
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -28,6 +29,13 @@ var parts = []struct {
 	{"bulk", "bulk streams and CPU time per GB", bulk},
 	{"pingpong", "round trips on one connection", pingPong},
 	{"connect", "connections for one message each", connects},
+	{"iperf3", "iperf3", iperf},
+	{"nginx", "nginx with wrk", webServer},
+	{"redis", "redis-server with redis-benchmark", keyValue},
+	{"syscalls", "single system calls", calls},
+	{"idle", "10,000 idle connections", idle},
+	{"growth", "beside more and more connections", growth},
+	{"paths", "slow and lossy paths", paths},
 }
 
 // bench is one run.
@@ -105,10 +113,22 @@ func (b *bench) run(only, names []string, out string, strict bool) error {
 		return err
 	}
 	defer os.RemoveAll(b.dir)
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	go func() {
+		s := <-interrupted
+		running.kill()
+		_ = os.RemoveAll(b.dir) // what is left of it says where it is from
+		fmt.Fprintln(os.Stderr, "bench:", s)
+		os.Exit(2)
+	}()
 	for _, w := range ways {
 		if why := b.missing(w.name); why != "" {
 			b.note("not measured: %s: %s", w.title, strings.TrimSpace(why))
 		}
+	}
+	if b.quick {
+		b.note("quick: one short round beside whatever else goes on; no figure here means anything, no bar is kept or missed")
 	}
 	begin := time.Now()
 	for _, p := range parts {
@@ -212,7 +232,7 @@ func (b *bench) moreFiles() error {
 // seconds is how long something is measured.
 func (b *bench) seconds(usual float64) float64 {
 	if b.quick {
-		return 0.2
+		return 0.1
 	}
 	return usual
 }

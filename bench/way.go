@@ -19,6 +19,8 @@ const (
 	one    = "one"     // poemq, one broker for both ends
 	direct = "direct"  // the same, with the two ends joined without QUIC
 	quicly = "quicly"  // poem-quicly, poemq's ancestor
+	hooked = "zpoline" // poemq, one broker, its calls caught by the hook library
+	floor  = "floor"   // no way for bytes: the least that any broker could cost
 )
 
 // ways are all of them, as they stand in the table.
@@ -29,7 +31,9 @@ var ways = []struct{ name, title string }{
 	{two, "poemq, a broker for each end (4 processes)"},
 	{one, "poemq, one broker for both ends (3 processes)"},
 	{direct, "poemq, one broker, [wire] local = \"direct\""},
+	{hooked, "poemq, one broker, calls caught in the programs (poemq-launch --via zpoline)"},
 	{quicly, "poem-quicly (3 processes)"},
+	{floor, "a supervisor that makes only the system calls which no broker can do without"},
 }
 
 // lane is a way that has been set up: what it stands on runs.
@@ -41,8 +45,13 @@ type lane struct {
 	base    procs // brokers
 	servers procs // the measured programs' servers, and relays in front of them
 
+	// Where the two ends run, and the server's address.
+	serverAt, clientAt place
+	address            string
+
 	// server and client wrap a command line, or leave it as it is.
 	server, client func(argv []string) (wrapped, env []string)
+	via            []string // poemq-launch's flags for how calls are caught
 	// brokers serve the two ends; they may be the same.
 	brokers struct{ server, client *broker }
 }
@@ -59,6 +68,12 @@ func (b *bench) missing(way string) string {
 	switch way {
 	case direct:
 		return b.noDirect()
+	case hooked:
+		for _, library := range []string{"libpoemq-zpoline.so", "libpoemq-hook.so"} {
+			if _, err := os.Stat(b.program(library)); err != nil {
+				return err.Error()
+			}
+		}
 	case quicly:
 		if b.quiclyDir == "" {
 			return "POEM_QUICLY_DIR is not set"
@@ -92,8 +107,13 @@ func closeAll(all []*lane) {
 	}
 }
 
+// lane sets up one way on loopback.
 func (b *bench) lane(way string) (l *lane, err error) {
-	l = &lane{way: way, bench: b, server: plain, client: plain}
+	return b.laneOn(way, here{}, here{}, loopback)
+}
+
+func (b *bench) laneOn(way string, server, client place, address string) (l *lane, err error) {
+	l = &lane{way: way, bench: b, server: plain, client: plain, serverAt: server, clientAt: client, address: address}
 	if l.dir, err = os.MkdirTemp(b.dir, way+"-"); err != nil {
 		return nil, err
 	}
@@ -104,6 +124,9 @@ func (b *bench) lane(way string) (l *lane, err error) {
 		err = l.startBrokers("both", "both", "")
 	case direct:
 		err = l.startBrokers("both", "both", directConfig)
+	case hooked:
+		l.via = []string{"--via", "zpoline"}
+		err = l.startBrokers("both", "both", "")
 	case quicly:
 		err = l.startQuicly()
 	}
@@ -122,28 +145,31 @@ func (l *lane) close() {
 
 // startBrokers starts one or, by different names, two.
 func (l *lane) startBrokers(server, client, config string) (err error) {
-	if l.brokers.server, err = l.startBroker(server, config); err != nil {
+	if l.brokers.server, err = l.startBroker(l.serverAt, server, config); err != nil {
 		return err
 	}
 	l.brokers.client = l.brokers.server
 	if client != server {
-		if l.brokers.client, err = l.startBroker(client, config); err != nil {
+		if l.brokers.client, err = l.startBroker(l.clientAt, client, config); err != nil {
 			return err
 		}
 	}
-	under := func(socket string) func([]string) ([]string, []string) {
-		return func(argv []string) (wrapped, env []string) {
-			// Never TCP by accident: that would be measured as QUIC.
-			return append([]string{l.bench.program("poemq-launch"), "--quic", "require", "--broker", socket, "--on-broker-missing", "fail", "--"}, argv...), nil
-		}
-	}
-	l.server, l.client = under(l.brokers.server.socket), under(l.brokers.client.socket)
+	// Never TCP by accident: that would be measured as QUIC.
+	l.server, l.client = l.under(l.brokers.server, "require"), l.under(l.brokers.client, "require")
 	return nil
+}
+
+// under wraps command lines so that the broker serves the program.
+func (l *lane) under(b *broker, quic string) func([]string) ([]string, []string) {
+	return func(argv []string) (wrapped, env []string) {
+		launch := []string{l.bench.program("poemq-launch"), "--quic", quic, "--broker", b.socket, "--on-broker-missing", "fail"}
+		return slices.Concat(launch, l.via, []string{"--"}, argv), nil
+	}
 }
 
 // startBroker starts a poemqd that knows nobody and has the default settings,
 // but for what config says.
-func (l *lane) startBroker(name, config string) (*broker, error) {
+func (l *lane) startBroker(at place, name, config string) (*broker, error) {
 	dir := filepath.Join(l.dir, name)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -158,7 +184,7 @@ func (l *lane) startBroker(name, config string) (*broker, error) {
 		"--state-dir", dir, "--log-level", "warn",
 	}
 	var err error
-	if b.proc, err = start("poemqd ("+name+")", argv, nil, nil); err != nil {
+	if b.proc, err = start(at, "poemqd ("+name+")", argv, nil, nil); err != nil {
 		return nil, err
 	}
 	l.base = append(l.base, b.proc)
@@ -203,7 +229,7 @@ func (l *lane) startQuicly() error {
 		"LD_PRELOAD=" + l.bench.quiclyLib("zpoline", "libzpoline.so"),
 	}
 	args := fmt.Sprintf("QUICLY_SERVER_ARGS=-c %s/server.crt -k %s/server.key -u %s", assets, assets, socket)
-	p, err := start("poem-quicly's server", []string{"sleep", "infinity"}, append(preload, args), nil)
+	p, err := start(l.serverAt, "poem-quicly's server", []string{"sleep", "infinity"}, append(preload, args), nil)
 	if err != nil {
 		return err
 	}
@@ -242,7 +268,7 @@ func (l *lane) load(args ...any) []string {
 // reach it.
 func (l *lane) serve(argv []string) (port int, err error) {
 	wrapped, env := l.server(argv)
-	p, port, err := startServer(fmt.Sprintf("%s (%s)", filepath.Base(argv[0]), l.way), wrapped, env)
+	p, port, err := startServer(l.serverAt, fmt.Sprintf("%s (%s)", filepath.Base(argv[0]), l.way), wrapped, env)
 	if err != nil {
 		return 0, err
 	}
@@ -257,7 +283,7 @@ func (l *lane) near(port int) (int, error) {
 	}
 	for _, side := range []string{"far", "near"} {
 		argv := []string{l.bench.self, "tls-relay", side, fmt.Sprintf("127.0.0.1:%d", port)}
-		p, its, err := startServer("tls-relay "+side, argv, nil)
+		p, its, err := startServer(here{}, "tls-relay "+side, argv, nil)
 		if err != nil {
 			return 0, err
 		}
@@ -273,18 +299,27 @@ type used struct {
 	cpu    time.Duration // of all processes but the client
 }
 
+// runClient runs a client to its end and gives its output.
+func (l *lane) runClient(limit time.Duration, argv ...string) ([]byte, error) {
+	wrapped, env := l.client(argv)
+	out, err := run(l.clientAt, limit, wrapped, env)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", l.way, err)
+	}
+	return out, nil
+}
+
 // ask runs a client that prints names and numbers.
 func (l *lane) ask(limit time.Duration, argv []string) (u used, err error) {
 	before, err := l.cpu()
 	if err != nil {
 		return u, err
 	}
-	wrapped, env := l.client(argv)
-	out, _, err := run(limit, wrapped, env)
-	if err == nil {
-		u.values, err = values(out)
-	}
+	out, err := l.runClient(limit, argv...)
 	if err != nil {
+		return u, err
+	}
+	if u.values, err = values(out); err != nil {
 		return u, fmt.Errorf("%s: %w", l.way, err)
 	}
 	after, err := l.cpu()

@@ -24,6 +24,7 @@ type dialState struct {
 	port     *ephemeral
 	decision policy.Decision
 	patience time.Duration
+	why      string // it is carried as it is; connectTo's, before finish
 
 	cancel context.CancelFunc
 
@@ -140,6 +141,7 @@ func (s *Session) dial(r Request, sock *Socket, c *copyFd, remote netip.AddrPort
 	if !blocking {
 		errno = d.dock(c.fd)
 	}
+	sock.jotLocked()
 	sock.mu.Unlock()
 	if errno != 0 {
 		s.b.wg.Go(func() { d.finish(nil, errno) })
@@ -282,6 +284,7 @@ func (d *dialState) finish(t transport, err error) {
 		errno = unix.ECONNABORTED
 	}
 	again := errno == 0 || d.fail(errno)
+	sock.jotLocked()
 	sock.mu.Unlock()
 	d.log(err)
 	d.answer(waiters, errno, again)
@@ -311,6 +314,9 @@ func (d *dialState) answer(waiters []*waiter, errno unix.Errno, again bool) {
 
 func (d *dialState) log(err error) {
 	log := d.sock.sess.log
+	if err != nil {
+		d.sock.b.ledger.connectFails(unix.ErrnoName(asErrno(err, unix.ETIMEDOUT)))
+	}
 	if err == nil {
 		log.Debug("connected", "socket", d.sock.cookie, "local", d.local, "remote", d.remote)
 		return
@@ -377,7 +383,9 @@ func (d *dialState) open(t transport, fd int) error {
 	if sock.anchor != nil {
 		sock.anchor.Release()
 		sock.anchor = nil
+		sock.dropAnchor()
 	}
+	d.relay.why = d.why
 	d.relay.start(t)
 	return nil
 }

@@ -94,11 +94,13 @@ func (r *fake) File(int) (int, error) { return -1, unix.EBADF }
 func (r *fake) NetNS() (int, error) {
 	return unix.Open("/proc/self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 }
-func (r *fake) Creds() (notify.Creds, error)          { return r.creds, nil }
-func (r *fake) Continue() error                       { return r.answer(0) }
-func (r *fake) Return(int64) error                    { return r.answer(0) }
-func (r *fake) Fail(errno unix.Errno) error           { return r.answer(errno) }
-func (r *fake) Install(int, bool) (int, error)        { return 5, r.answer(0) }
+func (r *fake) Creds() (notify.Creds, error) { return r.creds, nil }
+func (r *fake) Continue() error              { return r.answer(0) }
+func (r *fake) Return(int64) error           { return r.answer(0) }
+func (r *fake) Fail(errno unix.Errno) error  { return r.answer(errno) }
+func (r *fake) Install(_ int, _ bool, then func(int, error)) {
+	then(5, r.answer(0))
+}
 func (r *fake) Replace(int, int, bool) error          { return nil }
 func (r *fake) MoveRegistrations(int, int, int) error { return nil }
 

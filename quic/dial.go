@@ -72,7 +72,7 @@ func (p Peer) unmapped() Peer {
 }
 
 // place is what the peer's pin is for.
-func (p Peer) place() place { return place{p.Remote, p.nsName} }
+func (p Peer) place() Place { return Place{p.Remote, p.nsName} }
 
 // tcp is the address that the program connects to.
 func (p Peer) tcp() netip.AddrPort {

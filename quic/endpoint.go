@@ -105,6 +105,37 @@ func (h *Host) Listen(ns *netns.NS, local netip.AddrPort, o ListenOptions, accep
 	return e, nil
 }
 
+// ListenOn is Listen on a UDP socket that is bound to local already, as another
+// process left it. It takes fd over.
+func (h *Host) ListenOn(fd int, ns *netns.NS, local netip.AddrPort, o ListenOptions, accept func(*Incoming)) (*Endpoint, error) {
+	sock, err := socketOn(fd)
+	if err != nil {
+		return nil, fmt.Errorf("listen %v/udp: %w", local, err)
+	}
+	local = netip.AddrPortFrom(local.Addr().Unmap(), local.Port())
+	e, err := h.serve(ns, portKey{ns.ID(), local, o.V6Only}, local, o, sock, accept)
+	if err != nil {
+		sock.Close()
+		return nil, fmt.Errorf("listen %v/udp: %w", local, err)
+	}
+	return e, nil
+}
+
+// Socket is a copy of e's UDP socket, for ListenOn of another process; the
+// caller closes it. EOPNOTSUPP: it is the one that all share (Config.UDPPort).
+func (e *Endpoint) Socket() (fd int, err error) {
+	if e.p.h.cfg.UDPPort != 0 {
+		return -1, unix.EOPNOTSUPP
+	}
+	cerr := e.p.sock.cur.Load().raw.Control(func(s uintptr) {
+		fd, err = unix.FcntlInt(s, unix.F_DUPFD_CLOEXEC, 0)
+	})
+	if err = errors.Join(cerr, err); err != nil {
+		return -1, fmt.Errorf("copy of the socket of %v/udp: %w", e.p.addr, err)
+	}
+	return fd, nil
+}
+
 // listenShared adds to the socket of the host's one port in ns, which takes
 // packets for every address.
 func (h *Host) listenShared(ns *netns.NS, local netip.AddrPort, o ListenOptions, accept func(*Incoming)) (*Endpoint, error) {

@@ -28,40 +28,42 @@ type pins struct {
 	path string // "" keeps pins in memory
 
 	mu    sync.Mutex // guards what follows, and orders appends of this process
-	known map[place][]pin
+	known map[Place][]pin
 	seen  fileState // of the file when known was read
 	// memory are pins of this process that could not be written.
-	memory map[place]pin
+	memory map[Place]pin
 }
 
-// place is where a peer is: the same address leads elsewhere in another network
-// namespace.
-type place struct {
-	peer netip.AddrPort
-	ns   string // its name, see netns.Name; "" for all that have none
+// Place is where a peer is, as pins know it: the same address leads elsewhere in
+// another network namespace.
+type Place struct {
+	Peer netip.AddrPort // UDP
+	NS   string         // the name of the network namespace; "" for all that have none
 }
 
-func (p place) String() string {
-	if p.ns == "" {
-		return p.peer.String()
+func (p Place) String() string {
+	if p.NS == "" {
+		return p.Peer.String()
 	}
-	return p.peer.String() + "@" + p.ns
+	return p.Peer.String() + "@" + p.NS
 }
 
-func parsePlace(s string) (p place, err error) {
+// ParsePlace reads "IP:PORT" or "IP:PORT@NAMESPACE".
+func ParsePlace(s string) (p Place, err error) {
 	addr, ns, named := strings.Cut(s, "@")
 	if named && ns == "" {
-		return place{}, errors.New("an empty name")
+		return Place{}, errors.New("an empty name")
 	}
-	p.ns = ns
-	p.peer, err = netip.ParseAddrPort(addr)
-	p.peer = netip.AddrPortFrom(p.peer.Addr().Unmap(), p.peer.Port())
+	p.NS = ns
+	p.Peer, err = netip.ParseAddrPort(addr)
+	p.Peer = netip.AddrPortFrom(p.Peer.Addr().Unmap(), p.Peer.Port())
 	return p, err
 }
 
 type pin struct {
 	key  string
-	line int // in the file, from 1; 0 in memory
+	line int    // in the file, from 1; 0 in memory
+	date string // as the file has it
 }
 
 type fileState struct {
@@ -72,7 +74,7 @@ type fileState struct {
 
 // pinError says which line to remove. It is an ErrIdentity.
 type pinError struct {
-	peer         place
+	peer         Place
 	shown, known string
 	path         string
 	line         int
@@ -89,7 +91,7 @@ func (e *pinError) Error() string {
 func (e *pinError) Unwrap() error { return ErrIdentity }
 
 func newPins(dir string) *pins {
-	p := &pins{known: map[place][]pin{}, memory: map[place]pin{}}
+	p := &pins{known: map[Place][]pin{}, memory: map[Place]pin{}}
 	if dir != "" {
 		p.path = filepath.Join(dir, pinsFile)
 	}
@@ -99,7 +101,7 @@ func newPins(dir string) *pins {
 // check compares the key a peer shows with its pin: nil when equal or when
 // there is none, a *pinError when another is pinned, else an error of reading
 // the file (nothing passes unverified).
-func (p *pins) check(peer place, key string) error {
+func (p *pins) check(peer Place, key string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	_, err := p.find(peer, key)
@@ -107,7 +109,7 @@ func (p *pins) check(peer place, key string) error {
 }
 
 // has reports that the peer's pin is there and is key.
-func (p *pins) has(peer place, key string) bool {
+func (p *pins) has(peer Place, key string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	known, err := p.find(peer, key)
@@ -118,7 +120,7 @@ func (p *pins) has(peer place, key string) bool {
 // if the peer has no pin yet. Another process may have pinned one meanwhile,
 // so it checks again under the file's lock. warning tells why a pin lives in
 // memory only.
-func (p *pins) confirm(peer place, key string) (first bool, warning, err error) {
+func (p *pins) confirm(peer Place, key string) (first bool, warning, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if known, err := p.find(peer, key); known || err != nil {
@@ -128,19 +130,19 @@ func (p *pins) confirm(peer place, key string) (first bool, warning, err error) 
 		p.memory[peer] = pin{key: key}
 		return true, nil, nil
 	}
-	f, err := os.OpenFile(p.path, os.O_RDWR|os.O_APPEND|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	f, err := openPins(p.path)
+	if errors.Is(err, errLock) {
+		return false, nil, err
+	}
 	if err != nil {
 		p.memory[peer] = pin{key: key}
 		return true, fmt.Errorf("%s cannot be written, the key of %v is pinned in memory only: %w", p.path, peer, err), nil
 	}
 	defer f.Close() // releases the lock
-	if err := flock(f); err != nil {
-		return false, nil, fmt.Errorf("lock %s: %w", p.path, err)
-	}
 	if known, err := p.find(peer, key); known || err != nil {
 		return false, nil, err
 	}
-	line := fmt.Sprintf("%v %s %s\n", peer, key, time.Now().UTC().Format(time.DateOnly))
+	line := pinLine(peer, key, time.Now())
 	if !endsLine(f) {
 		line = "\n" + line
 	}
@@ -173,7 +175,7 @@ func endsLine(f *os.File) bool {
 
 // find looks key up among the peer's pins. Several lines for one peer are
 // alternatives. mu is held.
-func (p *pins) find(peer place, key string) (known bool, err error) {
+func (p *pins) find(peer Place, key string) (known bool, err error) {
 	if err := p.refresh(); err != nil {
 		return false, err
 	}
@@ -199,7 +201,7 @@ func (p *pins) refresh() error {
 	}
 	var st unix.Stat_t
 	if err := unix.Stat(p.path, &st); errors.Is(err, fs.ErrNotExist) {
-		p.known, p.seen = map[place][]pin{}, fileState{}
+		p.known, p.seen = map[Place][]pin{}, fileState{}
 		return nil
 	} else if err != nil {
 		return fmt.Errorf("%s: %w", p.path, err)
@@ -220,19 +222,23 @@ func (p *pins) refresh() error {
 	return nil
 }
 
-func parsePins(b []byte) (map[place][]pin, error) {
-	known := map[place][]pin{}
+func parsePins(b []byte) (map[Place][]pin, error) {
+	known := map[Place][]pin{}
 	sc := bufio.NewScanner(bytes.NewReader(b))
 	for n := 1; sc.Scan(); n++ {
 		f := strings.Fields(sc.Text())
 		if len(f) == 0 || strings.HasPrefix(f[0], "#") {
 			continue
 		}
-		peer, err := parsePlace(f[0])
+		peer, err := ParsePlace(f[0])
 		if err != nil || len(f) < 2 || !strings.HasPrefix(f[1], "sha256:") {
 			return nil, fmt.Errorf("line %d: want \"IP:PORT sha256:BASE64 DATE\", with @NAMESPACE after PORT if it has a name", n)
 		}
-		known[peer] = append(known[peer], pin{f[1], n})
+		k := pin{key: f[1], line: n}
+		if len(f) > 2 {
+			k.date = f[2]
+		}
+		known[peer] = append(known[peer], k)
 	}
 	return known, sc.Err()
 }

@@ -168,7 +168,7 @@ func (h *Host) resume(l *link, tc *tls.Config, qc *quicgo.Config) *resumption {
 	r := &resumption{
 		s: h.sessions, server: k.remote.Addr().String(), key: h.sessions.sessionKey(k, own), verify: tc.VerifyConnection,
 		pinned: func(leaf *x509.Certificate) bool {
-			return h.id.pins.has(place{k.remote, l.peer.nsName}, fingerprint(leaf))
+			return h.id.pins.has(Place{k.remote, l.peer.nsName}, fingerprint(leaf))
 		},
 	}
 	tc.SessionTicketsDisabled, tc.ClientSessionCache = false, r
