@@ -65,4 +65,4 @@ clean:
 	rm -rf bin dist
 
 # Targets that test folders bring themselves.
-include test/apps/apps.mk test/conform/conform.mk test/network/network.mk bench/bench.mk zpoline/hook.mk test/container/container.mk test/faults/faults.mk
+include test/apps/apps.mk test/conform/conform.mk test/network/network.mk bench/bench.mk zpoline/hook.mk test/container/container.mk test/faults/faults.mk deploy/packages/packages.mk
