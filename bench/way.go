@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"os"
@@ -74,6 +75,10 @@ func (b *bench) missing(way string) string {
 			if _, err := os.Stat(b.program(library)); err != nil {
 				return err.Error()
 			}
+		}
+		// Its status for --help is of no interest.
+		if help, _ := exec.Command(b.program("poemq-launch"), "--help").CombinedOutput(); !bytes.Contains(help, []byte("--via")) {
+			return "poemq-launch has no --via"
 		}
 	case quicly:
 		if b.quiclyDir == "" {
