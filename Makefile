@@ -34,7 +34,7 @@ build: deps $(BIN)/libpoemq-hook.so
 demo: build
 	@scripts/demo.sh $(BIN)
 
-test: build lint test-unit test-e2e test-zpoline conform test-apps test-regress test-container bench-quick
+test: build lint test-unit test-e2e test-zpoline conform test-apps test-regress test-network test-container bench-quick
 
 # Packages that need no privilege and no binaries.
 test-unit: deps
