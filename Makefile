@@ -65,4 +65,4 @@ clean:
 	rm -rf bin dist
 
 # Targets that test folders bring themselves.
-test: build lint test-unit test-e2e test-zpoline conform test-apps test-regress test-network test-container bench-quick
+include test/apps/apps.mk test/conform/conform.mk test/network/network.mk bench/bench.mk zpoline/hook.mk zpoline/zpoline.mk test/container/container.mk test/faults/faults.mk deploy/packages/packages.mk
