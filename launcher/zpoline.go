@@ -44,6 +44,9 @@ func zpoline(o Options, cmd command, in inherited) error {
 		missing = MissingPlain
 	}
 	cmd.env = with(cmd.env, "LD_PRELOAD", preload(loader, cmd.env))
+	if missing == MissingFail && value(cmd.env, "POEMQ_ZPOLINE") == "" {
+		cmd.env = with(cmd.env, "POEMQ_ZPOLINE", "must") // rather than TCP that nobody asked for
+	}
 	for _, v := range [][2]string{
 		{"LIBZPHOOK", hook},
 		{"POEMQ_BROKER", broker},
