@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -252,7 +253,9 @@ func TestOverUnix(t *testing.T) {
 	log := slog.New(slog.DiscardHandler)
 	stop := Serve(l, Source{}, log)
 	defer stop()
-	client := http.Client{Transport: &http.Transport{Dial: func(string, string) (net.Conn, error) { return net.Dial("unix", l.Addr().String()) }}}
+	client := http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+		return net.Dial("unix", l.Addr().String())
+	}}}
 	resp, err := client.Get("http://poemqd/page.js")
 	if err != nil {
 		t.Fatal(err)
