@@ -3,5 +3,5 @@
 
 .PHONY: test-docs
 
-test-docs: build
+test-docs: build deps-apps
 	POEMQ_BIN=$(BIN) POEMQ_TEST_STRICT=1 $(GO) test -count=1 -timeout 10m $(TESTFLAGS) ./test/docs

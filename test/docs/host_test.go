@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/poemq/poemq/test/rig"
@@ -58,7 +59,17 @@ func startHost(r *rig.Rig, page, name string) *host {
 	if _, err := fmt.Sscan(string(children), &h.pid); err != nil {
 		r.Fatalf("the host's first process: %q", children)
 	}
+	r.Cleanup(h.stop)
 	return h
+}
+
+// stop ends all that runs on the host, by the end of its first process.
+func (h *host) stop() {
+	h.Helper()
+	if h.proc.Running() {
+		_ = syscall.Kill(h.pid, syscall.SIGKILL)
+		h.proc.Wait(limit)
+	}
 }
 
 // join lays a cable between two hosts.

@@ -16,6 +16,7 @@ type block struct {
 	line    int    // of its first line
 	section int    // number of headings before it
 	kind    string // info string; "indented"
+	indent  string // of its fence, in a list
 	lines   []string
 }
 
@@ -57,11 +58,12 @@ func blocks(t testing.TB, page string) (all []block, rest string) {
 		switch {
 		case fence == "" && strings.HasPrefix(strings.TrimSpace(line), "```") && open == nil:
 			open = &block{page: page, line: i + 2, section: section, kind: info}
+			open.indent, _, _ = strings.Cut(line, "`")
 		case open != nil && strings.TrimSpace(line) == "```":
 			all = append(all, *open)
 			open = nil
 		case open != nil:
-			open.lines = append(open.lines, line)
+			open.lines = append(open.lines, strings.TrimPrefix(line, open.indent))
 		case strings.HasPrefix(line, "    ") && (blank || len(all) > 0 && all[len(all)-1].kind == "indented" && all[len(all)-1].line+len(all[len(all)-1].lines) == i+1):
 			if n := len(all); n > 0 && all[n-1].kind == "indented" && all[n-1].line+len(all[n-1].lines) == i+1 {
 				all[n-1].lines = append(all[n-1].lines, line)

@@ -91,7 +91,7 @@ func (p *pageRun) begin(section int) {
 
 func (p *pageRun) end() {
 	for _, h := range p.hosts {
-		h.proc.Stop()
+		h.stop()
 	}
 }
 
