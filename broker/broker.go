@@ -64,6 +64,8 @@ type Broker struct {
 	oracle     oracle
 	tripwires  tripwires
 	young      young
+	checks     checks
+	sysctls    knownSysctls
 	targets    notify.Targets // of what is done between calls
 	// rebinding is held while a port is free for a moment that stays in use;
 	// read-locked to bind one.

@@ -176,7 +176,7 @@ func (s *Session) join(r Request, sock *Socket, c *copyFd, late unix.Errno) {
 	if d.copy < 0 && !d.docked() {
 		d.copy = c.keep()
 	}
-	w := &waiter{req: r, dropped: d.show}
+	w := &waiter{req: r, checks: &s.b.checks, dropped: d.show}
 	w.look = func(Request) bool {
 		d.show()
 		return false
@@ -293,19 +293,18 @@ func (d *dialState) finish(t transport, err error) {
 func (d *dialState) answer(waiters []*waiter, errno unix.Errno, again bool) {
 	sock := d.sock
 	for _, w := range waiters {
-		w.answer(func(r Request) {
-			switch {
-			case errno == 0:
-				err := sock.sess.done(r)
-				sock.mu.Lock()
-				sock.told = sock.told || err == nil
-				sock.mu.Unlock()
-			case again:
-				sock.sess.fail(r, errno)
-			default:
-				sock.sess.failed(r, sock, errno)
-			}
-		})
+		switch {
+		case errno == 0:
+			told := false
+			w.answerHere(func(r Request) { told = sock.sess.done(r) == nil })
+			sock.mu.Lock()
+			sock.told = sock.told || told
+			sock.mu.Unlock()
+		case again:
+			w.answerHere(func(r Request) { sock.sess.fail(r, errno) })
+		default:
+			w.answer(func(r Request) { sock.sess.failed(r, sock, errno) })
+		}
 	}
 }
 

@@ -95,6 +95,8 @@ func (r *fake) NetNS() (int, error) {
 	return unix.Open("/proc/self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 }
 func (r *fake) Creds() (notify.Creds, error)          { return r.creds, nil }
+func (r *fake) Caller() (int, uint32, error)          { return r.creds.TGID, r.creds.UID, nil }
+func (r *fake) Anywhere(f func()) bool                { return !r.ended && func() bool { f(); return true }() }
 func (r *fake) Continue() error                       { return r.answer(0) }
 func (r *fake) Return(int64) error                    { return r.answer(0) }
 func (r *fake) Fail(errno unix.Errno) error           { return r.answer(errno) }

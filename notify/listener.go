@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
-	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -30,9 +29,6 @@ type Listener struct {
 	raw     seccompNotif // the last notification, of the serving thread
 	idle    *time.Timer  // runs while there are targets; of the serving thread
 	busy    bool         // a call came since idle was set; of the serving thread
-
-	answered bool // a call came after the last wait; of the serving thread
-	places   int  // of Go's scheduler
 }
 
 // NewListener takes ownership of a seccomp listener fd. It fails when fd is
@@ -106,11 +102,11 @@ func (l *Listener) Serve(handle func(*Notification)) error {
 	}
 	promptly()
 	defer l.end()
-	l.places = runtime.GOMAXPROCS(0)
 
 	fds := []unix.PollFd{{Fd: int32(l.fd), Events: unix.POLLIN}, {Fd: int32(l.wake), Events: unix.POLLIN}}
 	for {
-		if err := l.wait(fds); err != nil {
+		fds[0].Revents, fds[1].Revents = 0, 0
+		if _, err := unix.Poll(fds, -1); err != nil && err != unix.EINTR {
 			return fmt.Errorf("poll listener: %w", err)
 		}
 		if fds[1].Revents != 0 {
@@ -132,7 +128,6 @@ func (l *Listener) Serve(handle func(*Notification)) error {
 		}
 		if call != nil {
 			handle(call)
-			l.answered = true
 			l.forgetIdle()
 		}
 	}
@@ -146,43 +141,6 @@ func promptly() {
 		a.Policy = unix.SCHED_NORMAL
 		_ = unix.SchedSetAttr(0, a, 0)
 	}
-}
-
-// linger is how long a thread that has answered a call waits for the next one
-// without giving its place in Go's scheduler away. Programs make calls in rows,
-// and to go to sleep and wake up costs several microseconds more if the
-// scheduler has part in it. A stop of the world waits as long at most.
-const linger = 100 * time.Microsecond
-
-// lingering keeps all but one thread of the process from it: they may be many,
-// and places are few.
-var lingering atomic.Bool
-
-// wait returns when there is something for fds, or for nothing.
-func (l *Listener) wait(fds []unix.PollFd) error {
-	fds[0].Revents, fds[1].Revents = 0, 0
-	if l.answered && l.places > 1 && lingering.CompareAndSwap(false, true) {
-		l.answered = false
-		n := pollHere(fds, linger)
-		lingering.Store(false)
-		if n != 0 {
-			return nil
-		}
-	}
-	if _, err := unix.Poll(fds, -1); err != nil && err != unix.EINTR {
-		return err
-	}
-	return nil
-}
-
-// pollHere is poll(2), of which Go's scheduler knows nothing.
-func pollHere(fds []unix.PollFd, timeout time.Duration) (n int) {
-	ts := unix.NsecToTimespec(timeout.Nanoseconds())
-	r, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds[0])), uintptr(len(fds)), uintptr(unsafe.Pointer(&ts)), 0, 0, 0)
-	if errno != 0 {
-		return 0
-	}
-	return int(r)
 }
 
 // blockSignals keeps them from the calling thread.

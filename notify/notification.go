@@ -8,8 +8,8 @@ import (
 )
 
 // Notification is one trapped system call that waits for its answer. Its
-// methods are for the listener's thread (inside handle, or by Post); after one
-// of the answers it is spent.
+// methods are for the listener's thread (inside handle, or by Post) unless they
+// say otherwise; after one of the answers it is spent.
 type Notification struct {
 	l  *Listener
 	id uint64
@@ -119,6 +119,20 @@ func (n *Notification) addfd(a *seccompNotifAddfd) (int, error) {
 			return -1, e
 		}
 	}
+}
+
+// Anywhere runs f, which may Return or Fail and nothing else of n, on the
+// calling thread: the kernel gives such an answer as a whole or not at all, a
+// signal notwithstanding, so it need not wait for the listener's thread. False:
+// the listener has ended, and f was not called.
+func (n *Notification) Anywhere(f func()) bool {
+	n.l.mu.Lock()
+	defer n.l.mu.Unlock()
+	if n.l.ended {
+		return false
+	}
+	f()
+	return true
 }
 
 // Post has f run on the listener's thread; see Listener.Post.
