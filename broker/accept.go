@@ -325,7 +325,7 @@ func (l *listenState) nextWaiter() *waiter {
 	return nil
 }
 
-// serveWaiter has w look for a connection on its thread.
+// serveWaiter has w look for a connection in a turn of its session.
 func (l *listenState) serveWaiter(w *waiter) {
 	if w == nil {
 		return

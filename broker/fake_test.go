@@ -13,7 +13,7 @@ type fake struct {
 	memory []byte
 	creds  notify.Creds
 	posts  chan func() // what was posted
-	ended  bool        // the handlers' thread is gone
+	ended  bool        // the session has ended
 
 	mu      sync.Mutex // guards what follows
 	gone    bool       // the program no longer waits

@@ -6,7 +6,7 @@ import (
 )
 
 // Request is one call of a program that waits for its answer, wherever it came
-// from. All methods but Valid, Anywhere and Post are for the thread that handlers run on. Exactly
+// from. All methods but Valid, Anywhere and Post are for a turn of the session. Exactly
 // one of the answers is given; ErrGone from it (notify.ErrGone) says that the
 // program no longer waits.
 type Request interface {
@@ -46,9 +46,9 @@ type Request interface {
 	MoveRegistrations(at, from, to int) error
 
 	// Anywhere runs f at once, on the calling thread, for an answer that is
-	// Return or Fail; false when the handlers' thread has ended.
+	// Return or Fail; false when the session has ended.
 	Anywhere(f func()) bool
-	// Post runs f on the handlers' thread; false when that has ended.
+	// Post runs f in a turn of its own; false when that has ended.
 	Post(f func()) bool
 }
 

@@ -22,7 +22,7 @@ type waiter struct {
 
 	// dropped is called when the program no longer waits; nil for nothing to do.
 	dropped func()
-	// look is asked at every check, on the request's thread: whether there is
+	// look is asked at every check, in a turn of the request's session: whether there is
 	// an answer by now that nobody announced. nil for never.
 	look func(Request) (answered bool)
 }
@@ -33,7 +33,7 @@ const (
 )
 
 // start begins the checks. timeout 0 is none; onTimeout runs on the request's
-// thread as the waiter's answer.
+// turn as the waiter's answer.
 func (w *waiter) start(timeout time.Duration, onTimeout func(Request)) {
 	w.checks.add(w)
 	if timeout > 0 {
@@ -153,7 +153,7 @@ func (w *waiter) isFor(r Request) bool {
 	return w.req.Call() == r.Call() && w.req.Int(0) == r.Int(0) && w.req.Ptr(1) == r.Ptr(1)
 }
 
-// alive is for the request's thread: it drops a waiter that nobody waits for,
+// alive is for a turn of the request's session: it drops a waiter that nobody waits for,
 // and looks for an answer.
 func (w *waiter) alive() bool {
 	if !w.req.Valid() {
@@ -168,14 +168,14 @@ func (w *waiter) alive() bool {
 	return true
 }
 
-// answer has f answer the request on its thread. It reports false when
+// answer has f answer the request in a turn of its session. It reports false when
 // somebody else has answered, or the session has ended.
 func (w *waiter) answer(f func(Request)) bool {
 	return w.take() && w.req.Post(func() { f(w.req) })
 }
 
 // answerHere is answer for an f that only returns or fails: it is called at
-// once, which spares the request's thread waking up.
+// once, which spares waiting for a turn.
 func (w *waiter) answerHere(f func(Request)) bool {
 	return w.take() && w.req.Anywhere(func() { f(w.req) })
 }

@@ -59,7 +59,7 @@ func serve(o *options, socket, control string) error {
 		}
 	}
 	r.broker.SetFronts(served)
-	batch(log)
+	threads(log)
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer stop()
 	context.AfterFunc(ctx, func() { door.Close() })
