@@ -100,6 +100,34 @@ func (as *Anchors) Hold(fd int, closed func()) (*Anchor, error) {
 	return a, nil
 }
 
+// Adopt goes on with an anchor that another process held: path is a copy of its
+// File, which is taken over. closed is as for Hold. ECONNREFUSED: the program
+// has closed its socket.
+func (as *Anchors) Adopt(path int, closed func()) (*Anchor, error) {
+	a := &Anchor{as: as, path: path, closed: closed, name: "/proc/self/fd/" + strconv.Itoa(path)}
+	if !a.Alive() {
+		unix.Close(path)
+		return nil, unix.ECONNREFUSED
+	}
+	as.mu.Lock()
+	defer as.mu.Unlock()
+	if as.inotify >= 0 {
+		// The watch is on the inode, which the socket's own name and ours share.
+		if wd, err := unix.InotifyAddWatch(as.inotify, a.name, unix.IN_DELETE_SELF); err == nil {
+			a.wd = int32(wd)
+			as.byWD[a.wd] = a
+		}
+	}
+	// Sockets accepted from it may have its name, and it may have been closed
+	// just before it was watched.
+	as.probeToo(a)
+	return a, nil
+}
+
+// File is what another process needs to go on with a: an open file of a's, no
+// copy. false: there is none, since the name had to stay in the directory.
+func (a *Anchor) File() (fd int, ok bool) { return a.path, a.path >= 0 }
+
 // unlinkWatched takes the name away and leaves two things: a watch, which
 // tells when the kernel drops the first link's directory entry, that is when
 // the socket is closed; and, by a second link, a way to connect to it.

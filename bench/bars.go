@@ -25,6 +25,11 @@ const (
 	bulkOne = "bulk up, 1 stream"
 	iperf1  = "iperf3 up, 1 stream"
 	iperf4  = "iperf3 up, 4 streams"
+
+	nginxKeep  = "nginx, wrk -c10, keep-alive"
+	nginxClose = "nginx, wrk -c10, Connection: close"
+	redis10    = "redis GET, -c10 -P 1"
+	redis50    = "redis GET, -c50 -P 16"
 )
 
 var bars = []bar{
@@ -40,8 +45,18 @@ var bars = []bar{
 		title: "connect + echo + close, two brokers ÷ poem-quicly", over: key{wholeConnect + ", p50", two}, under: key{wholeConnect + ", p50", quicly},
 		most: true, limit: 0.2, then: standIn{1475, 60, wholeConnect + ", p50"},
 	},
+	{title: "nginx keep-alive, two brokers ÷ kernel TCP", over: key{nginxKeep, two}, under: key{nginxKeep, tcp}, limit: 0.45},
+	{title: "nginx Connection: close, two brokers ÷ kernel TCP", over: key{nginxClose, two}, under: key{nginxClose, tcp}, limit: 0.2},
+	{title: "redis GET -c10, two brokers ÷ kernel TCP", over: key{redis10, two}, under: key{redis10, tcp}, limit: 0.4},
+	{title: "redis GET -c50 -P 16, two brokers ÷ kernel TCP", over: key{redis50, two}, under: key{redis50, tcp}, limit: 0.6},
+	{title: "slowest trapped call answered without the network, µs", over: key{callSlowest, one}, most: true, limit: 12},
+	{title: "trapped socket(), µs", over: key{callSocket, one}, most: true, limit: 18},
+	{title: "memory per idle connection, both brokers, KiB", over: key{idleMemory, two}, most: true, limit: 24},
+	{title: "throughput beside 10,000 idle ÷ beside none", over: key{idleBulk + idleCrowd, two}, under: key{idleBulk + idleNone, two}, limit: 0.9},
+	{title: "p99 beside 10,000 idle ÷ beside none", over: key{idlePingP99 + idleCrowd, two}, under: key{idlePingP99 + idleNone, two}, most: true, limit: 1.5},
 	{title: "direct ÷ kernel TCP, one bulk stream", over: key{bulkOne, direct}, under: key{bulkOne, tcp}, limit: 1},
 	{title: "direct ÷ kernel TCP, ping-pong 64 B", over: key{ping64, direct}, under: key{ping64, tcp}, most: true, limit: 1},
+	{title: "100 Mbit/s, 50 ms, 1 % loss, two brokers ÷ TCP cubic", over: key{pathLossy, two}, under: key{pathLossy, tcp}, limit: 1},
 }
 
 // verdict is a bar and what was measured.

@@ -4,7 +4,7 @@
 
 .PHONY: bench bench-quick
 
-bench: build
+bench: build deps-apps
 	$(GO) run ./bench -bin $(BIN) $(BENCHFLAGS)
 
 # Shows that everything can be measured; its figures mean nothing.

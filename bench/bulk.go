@@ -80,7 +80,7 @@ func bulk(b *bench) error {
 }
 
 func (l *lane) bulk(port int, k bulkKind, seconds float64, more ...any) (used, error) {
-	args := append([]any{"bulk", loopback, port, k.direction, k.streams, seconds, k.write}, more...)
+	args := append([]any{"bulk", l.address, port, k.direction, k.streams, seconds, k.write}, more...)
 	return l.ask(time.Minute, l.load(args...))
 }
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"time"
 )
 
@@ -23,7 +22,7 @@ func connects(b *bench) error {
 		}
 	}
 	b.rounds(lanes, 0, func(l *lane) error {
-		u, err := l.ask(time.Minute, l.load("connects", loopback, ports[l.way], b.seconds(1)))
+		u, err := l.ask(time.Minute, l.load("connects", l.address, ports[l.way], b.seconds(1)))
 		if err != nil {
 			return err
 		}
@@ -35,9 +34,7 @@ func connects(b *bench) error {
 		if l.way == quicly {
 			return nil // it keeps no connections, so that all peers are new
 		}
-		n := strangers[l.way]
-		address := fmt.Sprintf("127.%d.%d.%d", 64+n>>16, n>>8&255, n&255)
-		u, err := l.ask(time.Minute, l.load("connects", address, ports[l.way], b.seconds(1), "spread"))
+		u, err := l.ask(time.Minute, l.load("connects", stranger(strangers[l.way]), ports[l.way], b.seconds(1), "spread"))
 		if err != nil {
 			return err
 		}

@@ -28,6 +28,13 @@ var parts = []struct {
 	{"bulk", "bulk streams and CPU time per GB", bulk},
 	{"pingpong", "round trips on one connection", pingPong},
 	{"connect", "connections for one message each", connects},
+	{"iperf3", "iperf3", iperf},
+	{"nginx", "nginx with wrk", webServer},
+	{"redis", "redis-server with redis-benchmark", keyValue},
+	{"syscalls", "single system calls", calls},
+	{"idle", "10,000 idle connections", idle},
+	{"growth", "beside more and more connections", growth},
+	{"paths", "slow and lossy paths", paths},
 }
 
 // bench is one run.
@@ -212,7 +219,7 @@ func (b *bench) moreFiles() error {
 // seconds is how long something is measured.
 func (b *bench) seconds(usual float64) float64 {
 	if b.quick {
-		return 0.2
+		return 0.1
 	}
 	return usual
 }

@@ -35,7 +35,7 @@ func pingPong(b *bench) error {
 	}
 	for _, size := range []int{64, 16 << 10} {
 		b.rounds(lanes, 0, func(l *lane) error {
-			u, err := l.ask(time.Minute, l.load("ping", loopback, ports[l.way], size, b.seconds(1)))
+			u, err := l.ask(time.Minute, l.load("ping", l.address, ports[l.way], size, b.seconds(1)))
 			if err != nil {
 				return err
 			}

@@ -17,7 +17,7 @@ import (
 )
 
 // comeUp is how long a server may take until it serves.
-const comeUp = 20 * time.Second
+const comeUp = time.Minute
 
 // tick is the unit of times in /proc/PID/stat: USER_HZ, which is 100 for every
 // program on Linux (proc(5)).
@@ -31,10 +31,19 @@ type proc struct {
 	done chan struct{}
 }
 
-// start starts a process. The first lines of its output are given to ready
-// until that reports true; what comes after is thrown away. Without ready there
-// is no waiting.
-func start(name string, argv, env []string, ready func(line string) bool) (*proc, error) {
+// place starts processes where they shall run: here, or on an emulated host.
+type place interface {
+	Start(*exec.Cmd) error
+}
+
+type here struct{}
+
+func (here) Start(c *exec.Cmd) error { return c.Start() }
+
+// start starts a process and waits until ready, which is called with each line
+// of its output, from another goroutine, has reported true. Without ready there is
+// no waiting.
+func start(at place, name string, argv, env []string, ready func(line string) bool) (*proc, error) {
 	p := &proc{name: name, cmd: exec.Command(argv[0], argv[1:]...), done: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
@@ -47,7 +56,7 @@ func start(name string, argv, env []string, ready func(line string) bool) (*proc
 			return nil, err
 		}
 	}
-	if err := p.cmd.Start(); err != nil {
+	if err := at.Start(p.cmd); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	up := make(chan bool, 1)
@@ -55,8 +64,10 @@ func start(name string, argv, env []string, ready func(line string) bool) (*proc
 		if out != nil {
 			for sc := bufio.NewScanner(out); sc.Scan(); {
 				if ready(sc.Text()) {
-					up <- true
-					_, _ = io.Copy(io.Discard, out)
+					select {
+					case up <- true:
+					default: // it was before
+					}
 				}
 			}
 		}
@@ -78,8 +89,8 @@ func start(name string, argv, env []string, ready func(line string) bool) (*proc
 }
 
 // startServer starts a process that says "port N".
-func startServer(name string, argv, env []string) (p *proc, port int, err error) {
-	p, err = start(name, argv, env, func(line string) bool {
+func startServer(at place, name string, argv, env []string) (p *proc, port int, err error) {
+	p, err = start(at, name, argv, env, func(line string) bool {
 		_, err := fmt.Sscanf(line, "port %d", &port)
 		return err == nil
 	})
@@ -157,25 +168,42 @@ func cpuOf(pid int) (time.Duration, error) {
 	return sum, nil
 }
 
-// run runs a program to its end and gives its output, and the CPU time of it and
-// its children.
-func run(limit time.Duration, argv, env []string) (out []byte, cpu time.Duration, err error) {
+// memory is the process's anonymous memory in bytes: what its connections cost,
+// without the program file's pages, which many processes share.
+func (p *proc) memory() (bytes float64, err error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", p.pid()))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(data)) {
+		if rest, ok := strings.CutPrefix(line, "Pss_Anon:"); ok {
+			n, err := strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 64)
+			return n * 1024, err
+		}
+	}
+	return 0, errors.New("smaps_rollup has no Pss_Anon; it needs Linux 5.4")
+}
+
+// run runs a program to its end and gives its output.
+func run(at place, limit time.Duration, argv, env []string) (out []byte, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	c := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	c.Env = append(os.Environ(), env...)
 	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	var said bytes.Buffer
-	c.Stderr = &said
+	var told, said bytes.Buffer
+	c.Stdout, c.Stderr = &told, &said
 	c.WaitDelay = time.Second
-	out, err = c.Output()
+	if err = at.Start(c); err == nil {
+		err = c.Wait()
+	}
 	if ctx.Err() != nil {
 		err = fmt.Errorf("is not done after %v", limit)
 	}
 	if err != nil {
-		return out, 0, fmt.Errorf("%s: %w: %s%s", strings.Join(argv, " "), err, said.Bytes(), tail(out))
+		return nil, fmt.Errorf("%s: %w: %s%s", strings.Join(argv, " "), err, said.Bytes(), tail(told.Bytes()))
 	}
-	return out, c.ProcessState.UserTime() + c.ProcessState.SystemTime(), nil
+	return told.Bytes(), nil
 }
 
 func tail(b []byte) []byte { return b[max(0, len(b)-500):] }

@@ -20,11 +20,15 @@ type key struct{ figure, way string }
 type results struct {
 	figures []figure
 	values  map[key][]float64
+	series  []series
+	points  map[series]map[int][]float64
 	notes   []string // what the reader has to know
 	failed  []string // what could not be measured and should have been
 }
 
-func newResults() *results { return &results{values: map[key][]float64{}} }
+func newResults() *results {
+	return &results{values: map[key][]float64{}, points: map[series]map[int][]float64{}}
+}
 
 // add adds a round's value.
 func (r *results) add(f figure, way string, value float64) {

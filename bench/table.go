@@ -24,21 +24,26 @@ func (b *bench) report(out string) (missed int, err error) {
 	if err := os.MkdirAll(out, 0o755); err != nil {
 		return missed, err
 	}
-	data, err := json.MarshalIndent(b.plainValues(), "", " ")
+	data, err := json.MarshalIndent(struct {
+		Figures []value
+		Growth  []pointValue
+	}{b.plainValues(), b.plainPoints()}, "", " ")
 	if err != nil {
 		return missed, err
 	}
 	err = errors.Join(
 		os.WriteFile(filepath.Join(out, "bench.txt"), []byte(text.String()), 0o644),
+		os.WriteFile(filepath.Join(out, "bench.svg"), []byte(b.plot()), 0o644),
 		os.WriteFile(filepath.Join(out, "bench.json"), append(data, '\n'), 0o644),
 	)
-	fmt.Fprintf(os.Stderr, "bench: the table and every value are in %s\n", out)
+	fmt.Fprintf(os.Stderr, "bench: the table, every value and a plot are in %s\n", out)
 	return missed, err
 }
 
 // print prints everything that was measured.
 func (r *results) print(w io.Writer) (missed int) {
 	r.printFigures(w)
+	r.printSeries(w)
 	missed = r.printBars(w)
 	for _, n := range r.notes {
 		fmt.Fprintln(w, "note:", n)
@@ -69,6 +74,9 @@ const (
 )
 
 func (r *results) printFigures(w io.Writer) {
+	if len(r.figures) == 0 {
+		return
+	}
 	columns := r.present()
 	line := pad("figure", figureWidth) + pad("unit", unitWidth)
 	for _, way := range columns {
@@ -183,5 +191,6 @@ func machine() string {
 			model = strings.TrimSpace(value)
 		}
 	}
-	return fmt.Sprintf("%d × %s, Linux %s", cores, model, unix.ByteSliceToString(u.Release[:]))
+	control, _ := os.ReadFile("/proc/sys/net/ipv4/tcp_congestion_control")
+	return fmt.Sprintf("%d × %s, Linux %s, TCP %s", cores, model, unix.ByteSliceToString(u.Release[:]), strings.TrimSpace(string(control)))
 }

@@ -19,6 +19,7 @@ const (
 	one    = "one"     // poemq, one broker for both ends
 	direct = "direct"  // the same, with the two ends joined without QUIC
 	quicly = "quicly"  // poem-quicly, poemq's ancestor
+	floor  = "floor"   // no way for bytes: the least that any broker could cost
 )
 
 // ways are all of them, as they stand in the table.
@@ -30,6 +31,7 @@ var ways = []struct{ name, title string }{
 	{one, "poemq, one broker for both ends (3 processes)"},
 	{direct, "poemq, one broker, [wire] local = \"direct\""},
 	{quicly, "poem-quicly (3 processes)"},
+	{floor, "a supervisor that makes only the system calls which no broker can do without"},
 }
 
 // lane is a way that has been set up: what it stands on runs.
@@ -40,6 +42,10 @@ type lane struct {
 
 	base    procs // brokers
 	servers procs // the measured programs' servers, and relays in front of them
+
+	// Where the two ends run, and the server's address.
+	serverAt, clientAt place
+	address            string
 
 	// server and client wrap a command line, or leave it as it is.
 	server, client func(argv []string) (wrapped, env []string)
@@ -92,8 +98,13 @@ func closeAll(all []*lane) {
 	}
 }
 
+// lane sets up one way on loopback.
 func (b *bench) lane(way string) (l *lane, err error) {
-	l = &lane{way: way, bench: b, server: plain, client: plain}
+	return b.laneOn(way, here{}, here{}, loopback)
+}
+
+func (b *bench) laneOn(way string, server, client place, address string) (l *lane, err error) {
+	l = &lane{way: way, bench: b, server: plain, client: plain, serverAt: server, clientAt: client, address: address}
 	if l.dir, err = os.MkdirTemp(b.dir, way+"-"); err != nil {
 		return nil, err
 	}
@@ -122,12 +133,12 @@ func (l *lane) close() {
 
 // startBrokers starts one or, by different names, two.
 func (l *lane) startBrokers(server, client, config string) (err error) {
-	if l.brokers.server, err = l.startBroker(server, config); err != nil {
+	if l.brokers.server, err = l.startBroker(l.serverAt, server, config); err != nil {
 		return err
 	}
 	l.brokers.client = l.brokers.server
 	if client != server {
-		if l.brokers.client, err = l.startBroker(client, config); err != nil {
+		if l.brokers.client, err = l.startBroker(l.clientAt, client, config); err != nil {
 			return err
 		}
 	}
@@ -143,7 +154,7 @@ func (l *lane) startBrokers(server, client, config string) (err error) {
 
 // startBroker starts a poemqd that knows nobody and has the default settings,
 // but for what config says.
-func (l *lane) startBroker(name, config string) (*broker, error) {
+func (l *lane) startBroker(at place, name, config string) (*broker, error) {
 	dir := filepath.Join(l.dir, name)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -158,7 +169,7 @@ func (l *lane) startBroker(name, config string) (*broker, error) {
 		"--state-dir", dir, "--log-level", "warn",
 	}
 	var err error
-	if b.proc, err = start("poemqd ("+name+")", argv, nil, nil); err != nil {
+	if b.proc, err = start(at, "poemqd ("+name+")", argv, nil, nil); err != nil {
 		return nil, err
 	}
 	l.base = append(l.base, b.proc)
@@ -203,7 +214,7 @@ func (l *lane) startQuicly() error {
 		"LD_PRELOAD=" + l.bench.quiclyLib("zpoline", "libzpoline.so"),
 	}
 	args := fmt.Sprintf("QUICLY_SERVER_ARGS=-c %s/server.crt -k %s/server.key -u %s", assets, assets, socket)
-	p, err := start("poem-quicly's server", []string{"sleep", "infinity"}, append(preload, args), nil)
+	p, err := start(l.serverAt, "poem-quicly's server", []string{"sleep", "infinity"}, append(preload, args), nil)
 	if err != nil {
 		return err
 	}
@@ -242,7 +253,7 @@ func (l *lane) load(args ...any) []string {
 // reach it.
 func (l *lane) serve(argv []string) (port int, err error) {
 	wrapped, env := l.server(argv)
-	p, port, err := startServer(fmt.Sprintf("%s (%s)", filepath.Base(argv[0]), l.way), wrapped, env)
+	p, port, err := startServer(l.serverAt, fmt.Sprintf("%s (%s)", filepath.Base(argv[0]), l.way), wrapped, env)
 	if err != nil {
 		return 0, err
 	}
@@ -257,7 +268,7 @@ func (l *lane) near(port int) (int, error) {
 	}
 	for _, side := range []string{"far", "near"} {
 		argv := []string{l.bench.self, "tls-relay", side, fmt.Sprintf("127.0.0.1:%d", port)}
-		p, its, err := startServer("tls-relay "+side, argv, nil)
+		p, its, err := startServer(here{}, "tls-relay "+side, argv, nil)
 		if err != nil {
 			return 0, err
 		}
@@ -273,18 +284,27 @@ type used struct {
 	cpu    time.Duration // of all processes but the client
 }
 
+// runClient runs a client to its end and gives its output.
+func (l *lane) runClient(limit time.Duration, argv ...string) ([]byte, error) {
+	wrapped, env := l.client(argv)
+	out, err := run(l.clientAt, limit, wrapped, env)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", l.way, err)
+	}
+	return out, nil
+}
+
 // ask runs a client that prints names and numbers.
 func (l *lane) ask(limit time.Duration, argv []string) (u used, err error) {
 	before, err := l.cpu()
 	if err != nil {
 		return u, err
 	}
-	wrapped, env := l.client(argv)
-	out, _, err := run(limit, wrapped, env)
-	if err == nil {
-		u.values, err = values(out)
-	}
+	out, err := l.runClient(limit, argv...)
 	if err != nil {
+		return u, err
+	}
+	if u.values, err = values(out); err != nil {
 		return u, fmt.Errorf("%s: %w", l.way, err)
 	}
 	after, err := l.cpu()

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"errors"
 	"slices"
 	"time"
 
@@ -85,17 +86,21 @@ func (s *Session) give(r Request, l *listenState, t taken, flags int) {
 		return
 	}
 	s.b.add(sock)
-	at, err := r.Install(t.fd, cloexec)
-	if err != nil {
-		s.b.remove(sock)
-		sock.shared.leftBy(nil)
-		l.giveBack(t)
-		s.installFailed(r, err)
-		return
-	}
-	sock.seenAt(r.TID(), at)
-	t.relay.accepted(sock)
-	unix.Close(t.fd)
+	r.Install(t.fd, cloexec, func(at int, err error) {
+		switch {
+		case err == nil:
+			sock.seenAt(r.TID(), at)
+		case errors.Is(err, unix.EFAULT): // the address could not be written: the kernel loses it, too
+		default:
+			s.b.remove(sock)
+			sock.shared.leftBy(nil)
+			l.giveBack(t)
+			s.installFailed(r, err)
+			return
+		}
+		t.relay.accepted(sock)
+		unix.Close(t.fd)
+	})
 }
 
 // acceptedSocket is the Socket of a connection that arrived at from.

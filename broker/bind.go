@@ -87,6 +87,8 @@ func (s *Session) bindTo(r Request, sock *Socket, c *copyFd, sa []byte) unix.Err
 	}
 	sock.become(bound)
 	sock.hold, sock.local = hold, hold.local
+	hold.keptBy(s.kept)
+	sock.jotLocked()
 	return 0
 }
 
@@ -165,6 +167,7 @@ func (b *Broker) reapClosed() {
 			s.closedByProgram()
 		}
 	}
+	b.settle()
 }
 
 // holdsPort is also true of one whose port is being freed.

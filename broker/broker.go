@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,6 +16,7 @@ import (
 	"github.com/poemq/poemq/addfd"
 	"github.com/poemq/poemq/broker/policy"
 	"github.com/poemq/poemq/notify"
+	"github.com/poemq/poemq/notify/hook"
 	"github.com/poemq/poemq/quic"
 	"golang.org/x/sys/unix"
 )
@@ -32,6 +35,8 @@ type Config struct {
 	// under prefer they are served by QUIC alone, since TCP has no names. nil
 	// is none.
 	Guarded func(port uint16) bool
+	// Keeper keeps what the next broker needs; nil: sessions end with this one.
+	Keeper Keeper
 	// RuntimeDirs are tried in order for the directory of socket names.
 	RuntimeDirs []string
 }
@@ -63,6 +68,7 @@ type Broker struct {
 	fronts     fronts
 	oracle     oracle
 	tripwires  tripwires
+	storing    *storing // nil: nothing is kept
 	young      young
 	checks     checks
 	sysctls    knownSysctls
@@ -72,12 +78,15 @@ type Broker struct {
 	rebinding sync.RWMutex
 
 	nextSession atomic.Uint64
+	pointNumber atomic.Uint64 // of the last one that was kept
+	hookedMu    sync.Mutex    // held while a session of the hook library begins
 
 	mu       sync.Mutex // guards what follows
 	changed  *sync.Cond // the last session or relay ended
 	relays   int
 	sockets  map[uint64]*Socket
 	sessions map[uint64]*Session
+	hooked   map[hook.SessionID]*Session // those of sessions that the hook library made
 }
 
 // New makes a broker. Close it.
@@ -95,8 +104,12 @@ func New(c Config) (*Broker, error) {
 	b := &Broker{
 		host: c.Host, udpPort: c.UDPPort, guarded: c.Guarded, log: c.Log, dir: dir, dock: dock, anchors: addfd.NewAnchors(dir, c.Log), lost: addfd.NewLost(), started: time.Now(),
 		sockets: make(map[uint64]*Socket), sessions: make(map[uint64]*Session),
+		hooked: make(map[hook.SessionID]*Session),
 	}
 	b.changed = sync.NewCond(&b.mu)
+	if c.Keeper != nil {
+		b.storing = newStoring(c.Keeper, c.Log)
+	}
 	b.ctx, b.stop = context.WithCancel(context.Background())
 	if c.Fallback == (Fallback{}) {
 		c.Fallback = DefaultFallback
@@ -112,13 +125,17 @@ func New(c Config) (*Broker, error) {
 }
 
 // Close ends every session, connection and listening port. Programs that still
-// run get resets, and ENOSYS from what is trapped.
+// run get resets, and ENOSYS from what is trapped; with a Keeper their calls
+// wait for the next broker.
 func (b *Broker) Close() error {
+	if b.storing != nil {
+		b.storing.freeze()
+	}
 	b.stop()
 	b.closeFronts()
 	b.mu.Lock()
 	for _, s := range b.sessions {
-		s.listener.Stop()
+		s.source.Stop()
 	}
 	sockets := make([]*Socket, 0, len(b.sockets))
 	for _, s := range b.sockets {
@@ -136,6 +153,54 @@ func (b *Broker) Close() error {
 	b.lost.Close()
 	b.stock.Close()
 	return errors.Join(b.dock.Close(), b.dir.Close())
+}
+
+// Answers reports that every session's thread, and what they share, is free to
+// answer before ctx ends.
+func (b *Broker) Answers(ctx context.Context) bool {
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		b.mu.Lock()
+		sessions := slices.Collect(maps.Values(b.sessions))
+		b.mu.Unlock()
+		_ = b.onPoint(&listenState{}) // takes their lock
+		var wg sync.WaitGroup
+		for _, s := range sessions {
+			from, ok := s.source.(filtered) // the hook library's has no thread of its own
+			done := make(chan struct{})
+			if ok && from.Post(func() { close(done) }) {
+				wg.Go(func() {
+					select {
+					case <-done:
+					case <-s.ended:
+					}
+				})
+			}
+		}
+		wg.Wait()
+	}()
+	select {
+	case <-answered:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// AwaitNoSessions is AwaitSessions until ctx ends.
+func (b *Broker) AwaitNoSessions(ctx context.Context) {
+	stop := context.AfterFunc(ctx, func() {
+		b.mu.Lock()
+		b.changed.Broadcast()
+		b.mu.Unlock()
+	})
+	defer stop()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for len(b.sessions) > 0 && ctx.Err() == nil {
+		b.changed.Wait()
+	}
 }
 
 // AwaitSessions returns when no session is served.
@@ -247,12 +312,14 @@ func (b *Broker) add(s *Socket) {
 	b.mu.Lock()
 	b.sockets[s.cookie] = s
 	b.mu.Unlock()
+	s.jot()
 }
 
 func (b *Broker) remove(s *Socket) {
 	b.mu.Lock()
 	delete(b.sockets, s.cookie)
 	b.mu.Unlock()
+	s.forget()
 }
 
 // opError names the operation and the socket in an error of the log.

@@ -140,6 +140,7 @@ func (s *Session) dial(r Request, sock *Socket, c *copyFd, remote netip.AddrPort
 	if !blocking {
 		errno = d.dock(c.fd)
 	}
+	sock.jotLocked()
 	sock.mu.Unlock()
 	if errno != 0 {
 		s.b.wg.Go(func() { d.finish(nil, errno) })
@@ -282,6 +283,7 @@ func (d *dialState) finish(t transport, err error) {
 		errno = unix.ECONNABORTED
 	}
 	again := errno == 0 || d.fail(errno)
+	sock.jotLocked()
 	sock.mu.Unlock()
 	d.log(err)
 	d.answer(waiters, errno, again)
@@ -376,6 +378,7 @@ func (d *dialState) open(t transport, fd int) error {
 	if sock.anchor != nil {
 		sock.anchor.Release()
 		sock.anchor = nil
+		sock.dropAnchor()
 	}
 	d.relay.start(t)
 	return nil

@@ -25,6 +25,7 @@ func (s *Socket) disconnected(errno unix.Errno) {
 	if errno != 0 {
 		s.soError = errno
 	}
+	s.jotLocked()
 }
 
 // lost is disconnected when there is no end either that would tell of the

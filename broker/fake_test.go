@@ -94,13 +94,20 @@ func (r *fake) File(int) (int, error) { return -1, unix.EBADF }
 func (r *fake) NetNS() (int, error) {
 	return unix.Open("/proc/self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 }
-func (r *fake) Creds() (notify.Creds, error)          { return r.creds, nil }
-func (r *fake) Caller() (int, uint32, error)          { return r.creds.TGID, r.creds.UID, nil }
-func (r *fake) Anywhere(f func()) bool                { return !r.ended && func() bool { f(); return true }() }
-func (r *fake) Continue() error                       { return r.answer(0) }
-func (r *fake) Return(int64) error                    { return r.answer(0) }
-func (r *fake) Fail(errno unix.Errno) error           { return r.answer(errno) }
-func (r *fake) Install(int, bool) (int, error)        { return 5, r.answer(0) }
+func (r *fake) Creds() (notify.Creds, error) { return r.creds, nil }
+func (r *fake) Caller() (int, uint32, error) { return r.creds.TGID, r.creds.UID, nil }
+func (r *fake) Anywhere(f func()) bool {
+	if !r.ended {
+		f()
+	}
+	return !r.ended
+}
+func (r *fake) Continue() error             { return r.answer(0) }
+func (r *fake) Return(int64) error          { return r.answer(0) }
+func (r *fake) Fail(errno unix.Errno) error { return r.answer(errno) }
+func (r *fake) Install(_ int, _ bool, then func(int, error)) {
+	then(5, r.answer(0))
+}
 func (r *fake) Replace(int, int, bool) error          { return nil }
 func (r *fake) MoveRegistrations(int, int, int) error { return nil }
 

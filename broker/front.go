@@ -125,7 +125,7 @@ func (b *Broker) closeFronts() {
 // expose serves QUIC.
 func (f *front) expose() error {
 	e, err := f.b.host.Listen(nil, f.Listen, quic.ListenOptions{}, func(in *quic.Incoming) {
-		f.b.wg.Go(func() { f.arrived(in) })
+		f.arrived(in) // which counts as waiting
 	})
 	if err == nil {
 		f.close = e.Close
@@ -167,7 +167,7 @@ func (f *front) arrived(in *quic.Incoming) {
 		f.fails(in.RemoteAddr(), err)
 		return
 	}
-	f.carry(st, t)
+	f.b.wg.Go(func() { f.carry(st, t) })
 }
 
 func (f *front) carry(x, y transport) {

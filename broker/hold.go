@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/poemq/poemq/addfd"
 	"github.com/poemq/poemq/quic/netns"
 	"golang.org/x/sys/unix"
 )
@@ -19,10 +20,18 @@ import (
 // connection that was accepted from that, and for a while by what is left of a
 // connection that was closed on this side first.
 type portHold struct {
-	b     *Broker
-	fd    int
+	b  *Broker
+	fd int
+	// cookie is the socket's own (SO_COOKIE).
+	cookie uint64
+	// kept is by whom it is kept, under name; nil for nobody.
+	kept  *kept
+	name  string
 	local netip.AddrPort
 	ns    uint64
+	// heldAs is what the table of ports knows it by, and uid whose it is.
+	heldAs netip.AddrPort
+	uid    uint32
 	// chosen is that the kernel chose the port: the program did not ask for it.
 	chosen bool
 
@@ -42,7 +51,7 @@ func (b *Broker) holdPort(sock *Socket, ns *netns.NS, sa []byte, uid uint32) (*p
 	reuse := sock.reuseAddr()
 	for try := 0; ; try++ {
 		h, errno := b.tryHold(sock, ns, sa, uid)
-		if errno != 0 || h.local.Port() == 0 || b.ports.hold(h.ns, h.local, reuse) {
+		if errno != 0 || h.local.Port() == 0 || b.ports.hold(h.ns, h.local, reuse, sock.reusePort(), uid) {
 			return h, errno
 		}
 		// A connection that the kernel does not know has the port.
@@ -62,7 +71,7 @@ func (b *Broker) tryHold(sock *Socket, ns *netns.NS, sa []byte, uid uint32) (*po
 		return nil, errno
 	}
 	// The kernel compares the owners of the sockets' files. Without the right
-	// to give it away, the broker is that user.
+	// to give it away (CAP_CHOWN), the table of ports compares them.
 	_ = unix.Fchown(fd, int(uid), -1)
 	b.rebinding.RLock()
 	errno = rawBind(fd, sa)
@@ -76,7 +85,8 @@ func (b *Broker) tryHold(sock *Socket, ns *netns.NS, sa []byte, uid uint32) (*po
 		unix.Close(fd)
 		return nil, asErrno(err, unix.ENOBUFS)
 	}
-	return &portHold{b: b, fd: fd, local: local, ns: ns.ID(), chosen: requestedPort(sa) == 0, users: 1}, 0
+	cookie, _ := addfd.Cookie(fd) // every socket has one
+	return &portHold{b: b, fd: fd, cookie: cookie, local: local, heldAs: local, uid: uid, ns: ns.ID(), chosen: requestedPort(sa) == 0, users: 1}, 0
 }
 
 // share counts one more user. nil stays nil.
@@ -138,8 +148,9 @@ func (h *portHold) release() {
 }
 
 func (h *portHold) free() {
+	h.kept.drop(h.name)
 	unix.Close(h.fd)
-	h.b.ports.unhold(h.ns, h.local)
+	h.b.ports.unhold(h.ns, h.heldAs, h.uid)
 }
 
 // unlisten has the port held, but not served: its listening socket has ended,

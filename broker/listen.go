@@ -62,6 +62,10 @@ func (s *Session) listen(r Request, sock *Socket, c *copyFd) {
 	sock.mu.Unlock()
 	switch state {
 	case listening: // a new backlog
+		sock.mu.Lock()
+		sock.backlog = backlog
+		sock.jotLocked()
+		sock.mu.Unlock()
 		s.result(r, asErrno(unix.Listen(c.fd, backlog), unix.EINVAL))
 		return
 	case fresh:
@@ -147,8 +151,12 @@ func (b *Broker) serve(sock *Socket, fd, backlog int, decision policy.Decision) 
 		return unix.EINVAL
 	}
 	sock.become(listening)
-	sock.listen = l
+	sock.listen, sock.backlog, sock.mode = l, backlog, mode
+	sock.jotLocked()
 	sock.mu.Unlock()
+	if sock.sess.kept != nil {
+		sock.sess.kept.store.flush() // from now on it may be counted on
+	}
 	if l.tcp != nil {
 		b.wg.Go(l.acceptTCP)
 	}

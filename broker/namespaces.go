@@ -48,6 +48,11 @@ func (t *namespaces) of(r Request) (*netns.NS, error) {
 	if err != nil {
 		return nil, fmt.Errorf("network namespace of task %d: %w", r.TID(), err)
 	}
+	return t.share(fd)
+}
+
+// share is the handle of the namespace that fd is, which is taken over.
+func (t *namespaces) share(fd int) (*netns.NS, error) {
 	ns, err := netns.FromFd(fd)
 	if err != nil || ns.IsSelf() {
 		return ns, err

@@ -275,6 +275,7 @@ func (s *Socket) remember(o option) {
 		}
 	}
 	s.opts = append(opts, o)
+	s.jotLocked()
 }
 
 // set finds an option that the program set.

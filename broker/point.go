@@ -18,6 +18,8 @@ type listenPoint struct {
 	b       *Broker
 	key     pointKey
 	ep      *quic.Endpoint
+	kept    *kept // by whom its socket is kept, under name; nil for nobody
+	name    string
 	members []*listenState // guarded by pointTable.mu
 	next    int
 }
@@ -31,6 +33,9 @@ type pointKey struct {
 type pointTable struct {
 	mu sync.Mutex
 	m  map[pointKey]*listenPoint
+	// left are sockets of the broker before us, for as long as its listening
+	// sockets are taken over.
+	left map[pointKey]leftSocket
 }
 
 // A UDP port may be in use by another broker that is about to leave it: its
@@ -105,11 +110,9 @@ func (b *Broker) joinOnce(l *listenState, ns *netns.NS, local netip.AddrPort) er
 		return unix.EADDRINUSE
 	case p == nil:
 		p = &listenPoint{b: b, key: key}
-		ep, err := b.host.Listen(ns, key.local, o, p.arrive)
-		if err != nil {
+		if err := p.listen(ns, o, l.sock.sess.kept); err != nil {
 			return err
 		}
-		p.ep = ep
 		if b.points.m == nil {
 			b.points.m = make(map[pointKey]*listenPoint)
 		}
@@ -120,6 +123,22 @@ func (b *Broker) joinOnce(l *listenState, ns *netns.NS, local netip.AddrPort) er
 	p.members = append(p.members, l)
 	l.point = p
 	return nil
+}
+
+// listen serves p's port, on the socket that another broker left if there is one.
+// What it listens on is kept with k's session. pointTable.mu is held.
+func (p *listenPoint) listen(ns *netns.NS, o quic.ListenOptions, k *kept) (err error) {
+	b := p.b
+	if left, ok := b.points.left[p.key]; ok {
+		delete(b.points.left, p.key)
+		p.kept, p.name = left.kept, left.name
+		p.ep, err = b.host.ListenOn(left.fd, ns, p.key.local, o, p.arrive)
+		return err
+	}
+	if p.ep, err = b.host.Listen(ns, p.key.local, o, p.arrive); err == nil {
+		p.keptBy(k)
+	}
+	return err
 }
 
 // onPoint tells whether l is served by QUIC.
@@ -147,6 +166,7 @@ func (b *Broker) leavePoint(l *listenState) {
 	}
 	if len(p.members) == 0 && b.points.m[p.key] == p {
 		delete(b.points.m, p.key)
+		p.kept.drop(p.name)
 		p.ep.Close()
 	}
 }

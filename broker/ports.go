@@ -3,6 +3,7 @@ package broker
 import (
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -31,8 +32,14 @@ type nsPort struct {
 
 // portUse is who has a port.
 type portUse struct {
-	held  int // by portHolds
+	held  []holder
 	conns map[*ephemeral]struct{}
+}
+
+// holder is a portHold's address and user.
+type holder struct {
+	addr netip.Addr
+	uid  uint32
 }
 
 // ephemeral is one name of a connection's local side.
@@ -62,7 +69,7 @@ func (t *portTable) take(ns uint64, local netip.Addr, remote netip.AddrPort, reu
 		at := offset(from, i, size)
 		key := nsPort{ns, r.lo + uint16(at)}
 		use := t.ports[key]
-		if use != nil && use.held > 0 {
+		if use != nil && len(use.held) > 0 {
 			continue // somebody bound it
 		}
 		if e := t.add(connName{key, remote}); e != nil {
@@ -131,9 +138,11 @@ func (e *ephemeral) release() {
 	}
 }
 
-// hold notes that local is bound. It reports false when a connection has the
-// port and is not shared with (SO_REUSEADDR, socket(7)).
-func (t *portTable) hold(ns uint64, local netip.AddrPort, reuse bool) bool {
+// hold notes that a program of uid has bound local. It reports false when a
+// connection has the port and is not shared with (SO_REUSEADDR, socket(7)), or
+// another user's socket with which it would be shared (SO_REUSEPORT): to the
+// kernel both may be sockets of the broker's user.
+func (t *portTable) hold(ns uint64, local netip.AddrPort, reuse, sharing bool, uid uint32) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.init()
@@ -149,22 +158,30 @@ func (t *portTable) hold(ns uint64, local netip.AddrPort, reuse bool) bool {
 			return false
 		}
 	}
-	use.held++
+	for _, h := range use.held {
+		if sharing && h.uid != uid && overlap(h.addr, a) {
+			return false
+		}
+	}
+	use.held = append(use.held, holder{a, uid})
 	return true
 }
 
-func (t *portTable) unhold(ns uint64, local netip.AddrPort) {
+func (t *portTable) unhold(ns uint64, local netip.AddrPort, uid uint32) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	key := nsPort{ns, local.Port()}
 	if use := t.ports[key]; use != nil {
-		use.held--
+		gone := holder{local.Addr().Unmap().WithZone(""), uid}
+		if i := slices.Index(use.held, gone); i >= 0 {
+			use.held = slices.Delete(use.held, i, i+1)
+		}
 		t.dropUnused(key)
 	}
 }
 
 func (t *portTable) dropUnused(key nsPort) {
-	if use := t.ports[key]; use.held == 0 && len(use.conns) == 0 {
+	if use := t.ports[key]; len(use.held) == 0 && len(use.conns) == 0 {
 		delete(t.ports, key)
 	}
 }

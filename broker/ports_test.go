@@ -124,3 +124,28 @@ func TestPortTableAtRandom(t *testing.T) {
 		t.Errorf("%d places to go on from are kept for one range", len(table.next))
 	}
 }
+
+// TestPortTableUsers: a port is shared among sockets of one user only.
+func TestPortTableUsers(t *testing.T) {
+	var table portTable
+	any, one, other := netip.MustParseAddrPort("0.0.0.0:80"), netip.MustParseAddrPort("192.0.2.1:80"), netip.MustParseAddrPort("192.0.2.2:80")
+	for range 2 {
+		if !table.hold(1, one, false, true, 7) {
+			t.Error("a user cannot share a port with itself")
+		}
+	}
+	if table.hold(1, one, false, true, 8) || table.hold(1, any, false, true, 8) {
+		t.Error("another user shares the port")
+	}
+	if !table.hold(1, other, false, true, 8) || !table.hold(2, one, false, true, 8) {
+		t.Error("another address or namespace is not free")
+	}
+	table.unhold(1, one, 7)
+	if table.hold(1, one, false, true, 8) {
+		t.Error("another user has the port with one holder left")
+	}
+	table.unhold(1, one, 7)
+	if !table.hold(1, one, false, true, 8) {
+		t.Error("a port that nobody holds is not free")
+	}
+}

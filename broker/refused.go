@@ -48,6 +48,7 @@ func (s *Session) showRefusal(r Request, old *Socket) {
 	sock.mu.Lock()
 	sock.hold, sock.local = old.hold, old.local
 	old.hold = nil
+	sock.jotLocked()
 	sock.mu.Unlock()
 	old.mu.Unlock()
 	old.closedByProgram()

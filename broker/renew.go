@@ -129,6 +129,7 @@ func (b *Broker) moveName(from, to *Socket) {
 		return
 	}
 	from.hold = nil
+	from.jotLocked()
 	listen := from.listen
 	from.mu.Unlock()
 	if listen != nil {
@@ -139,6 +140,9 @@ func (b *Broker) moveName(from, to *Socket) {
 	dialed := hold.dialed
 	hold.dialed = false
 	hold.mu.Unlock()
+	if dialed && !from.b.isFrozen() {
+		defer hold.keptBy(to.sess.kept) // it was not while there was a connection
+	}
 	if dialed {
 		rawConnect(hold.fd, make([]byte, unix.SizeofSockaddrInet4)) // AF_UNSPEC
 	}
@@ -146,6 +150,7 @@ func (b *Broker) moveName(from, to *Socket) {
 	defer to.mu.Unlock()
 	to.become(bound)
 	to.hold, to.local = hold, hold.local
+	to.jotLocked()
 }
 
 func unspecified(domain int) netip.Addr {

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"github.com/poemq/poemq/notify"
+	"github.com/poemq/poemq/notify/hook"
 	"golang.org/x/sys/unix"
 )
 
@@ -37,8 +38,11 @@ type Request interface {
 	Continue() error
 	Return(val int64) error
 	Fail(errno unix.Errno) error
-	// Install gives the program a copy of fd as the call's result.
-	Install(fd int, cloexec bool) (int, error)
+	// Install gives the program a copy of fd as the call's result, and calls then
+	// with its number there once that is known, on the same thread: at once, or
+	// later. Until then fd is to stay open. With an error the program has not
+	// got it; its call may be answered or not.
+	Install(fd int, cloexec bool, then func(at int, err error))
 	// Replace puts a copy of fd in place of the program's descriptor at.
 	Replace(fd, at int, cloexec bool) error
 	// MoveRegistrations gives the caller's epoll registrations of its
@@ -51,6 +55,9 @@ type Request interface {
 	// Post runs f in a turn of its own; false when that has ended.
 	Post(f func()) bool
 }
+
+// A call that the hook library caught is one as it is.
+var _ Request = (*hook.Call)(nil)
 
 // notification is the Request of the seccomp listener.
 type notification struct{ n *notify.Notification }
@@ -68,7 +75,9 @@ func (r notification) Anywhere(f func()) bool { return r.n.Anywhere(f) }
 
 func (r notification) Fail(errno unix.Errno) error { return r.n.Fail(errno) }
 
-func (r notification) Install(fd int, cloexec bool) (int, error) { return r.n.Install(fd, cloexec) }
+func (r notification) Install(fd int, cloexec bool, then func(at int, err error)) {
+	then(r.n.Install(fd, cloexec))
+}
 
 func (r notification) Replace(fd, at int, cloexec bool) error { return r.n.Replace(fd, at, cloexec) }
 

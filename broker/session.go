@@ -8,6 +8,7 @@ import (
 	"github.com/poemq/poemq/broker/policy"
 	"github.com/poemq/poemq/notify"
 	"github.com/poemq/poemq/notify/handover"
+	"github.com/poemq/poemq/notify/hook"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,7 +24,11 @@ type Session struct {
 	seesSetns bool
 	uid       uint32 // of who handed it over
 
-	listener *notify.Listener
+	source source
+	ended  chan struct{} // closed when it is served no more
+	kept   *kept         // nil: it ends with this broker
+	// caught are calls that another broker received and did not answer.
+	caught []notify.Caught
 
 	// stale finds the waiter a thread left behind when a signal took it out of
 	// its call: a thread has one call at a time. Used in the session's turns.
@@ -33,6 +38,19 @@ type Session struct {
 	// Used in the session's turns.
 	again bool
 }
+
+// source is where a session's calls come from.
+type source interface {
+	// serve has s answer calls until the last task has ended, or Stop.
+	serve(s *Session) error
+	// Stop ends serve from any goroutine.
+	Stop()
+}
+
+// filtered is the source of a seccomp filter.
+type filtered struct{ *notify.Listener }
+
+func (f filtered) serve(s *Session) error { return f.Serve(s.notified) }
 
 // defaultMatch is every TCP socket. MPTCP is TCP to who asks for it: Go
 // programs listen with it.
@@ -56,27 +74,38 @@ func (b *Broker) NewSession(h *handover.Handover, uid uint32) (*Session, error) 
 	if err != nil {
 		return nil, err
 	}
-	s := &Session{
-		ID: b.nextSession.Add(1), b: b, name: h.Meta.Cmd, asked: asked, match: h.Meta.Match, seesSetns: h.Meta.NetNS, uid: uid, listener: l,
-		stale: make(map[int]*waiter),
-	}
-	if len(s.match) == 0 {
-		s.match = defaultMatch
-	}
+	s := &Session{name: h.Meta.Cmd, asked: asked, match: h.Meta.Match, seesSetns: h.Meta.NetNS, uid: uid, source: filtered{l}}
 	if s.name == "" {
 		s.name = h.State.State.ID
 	}
+	b.register(s)
+	return s, nil
+}
+
+// register makes s one of the broker's sessions.
+func (b *Broker) register(s *Session) {
+	s.ID, s.b, s.stale, s.ended = b.nextSession.Add(1), b, make(map[int]*waiter), make(chan struct{})
+	if len(s.match) == 0 {
+		s.match = defaultMatch
+	}
 	s.log = b.log.With("session", s.ID, "program", s.name)
+	if from, ok := s.source.(filtered); ok && b.storing != nil && s.kept == nil {
+		if err := s.keep(from, b.storing); err != nil {
+			s.log.Warn("a restart will end this session", "error", err)
+		}
+	}
 	b.mu.Lock()
 	b.sessions[s.ID] = s
 	b.mu.Unlock()
-	return s, nil
 }
 
 // Serve answers the session's calls until its last task has ended.
 func (s *Session) Serve() error {
 	s.log.Info("session begins", "asks", s.asked, "uid", s.uid)
-	err := s.listener.Serve(s.handle)
+	s.release()
+	err := s.source.serve(s)
+	close(s.ended)
+	s.kept.end()
 	s.b.mu.Lock()
 	delete(s.b.sessions, s.ID)
 	s.b.changed.Broadcast()
@@ -90,9 +119,11 @@ func (s *Session) Serve() error {
 	return nil
 }
 
-func (s *Session) handle(n *notify.Notification) {
+// notified handles a call that came by seccomp.
+func (s *Session) notified(n *notify.Notification) {
 	r := notification{n}
 	s.again = false
+	s.kept.received(n)
 	if w := s.stale[n.TID]; w != nil {
 		delete(s.stale, n.TID)
 		w.alive()
@@ -102,6 +133,11 @@ func (s *Session) handle(n *notify.Notification) {
 		s.fail(r, unix.EFAULT)
 		return
 	}
+	s.handle(r)
+}
+
+// handle has a call answered, wherever it came from.
+func (s *Session) handle(r Request) {
 	switch r.Call() {
 	case notify.Socket:
 		s.socket(r)
@@ -171,6 +207,10 @@ func (c *copyFd) close() {
 // park leaves w to be answered later. Threads that ended, or call nothing any
 // more, are forgotten when there are many.
 func (s *Session) park(w *waiter) {
+	if c, ok := w.req.(*hook.Call); ok { // it says when it leaves
+		c.Cancelled = func() { w.alive() }
+		return
+	}
 	if len(s.stale) >= s.staleMost {
 		for tid, old := range s.stale {
 			if old.answered.Load() {
@@ -180,6 +220,7 @@ func (s *Session) park(w *waiter) {
 		s.staleMost = 2*len(s.stale) + 64
 	}
 	s.stale[w.req.TID()] = w
+	s.kept.late(w.req)
 }
 
 func (s *Session) carryOn(r Request) { s.answered(r, r.Continue()) }

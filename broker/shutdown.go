@@ -42,6 +42,7 @@ func (s *Session) stopListening(sock *Socket, fd int) {
 	sock.become(bound)
 	sock.listen = nil
 	hold := sock.hold
+	sock.jotLocked()
 	sock.mu.Unlock()
 	l.close()
 	if hold != nil {
@@ -89,6 +90,7 @@ func (s *Socket) giveUp() {
 	waiters := d.waiters
 	d.fail(unix.ECONNRESET)
 	d.unname()
+	s.jotLocked()
 	sess := s.sess
 	s.mu.Unlock()
 	d.cancel() // finish finds that the attempt is not the socket's any more

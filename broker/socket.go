@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/poemq/poemq/addfd"
+	"github.com/poemq/poemq/broker/policy"
 	"github.com/poemq/poemq/notify"
 	"github.com/poemq/poemq/quic/netns"
 	"golang.org/x/sys/unix"
@@ -54,6 +55,19 @@ type Socket struct {
 	undelivered []byte
 	// ended is closed when all that a closed socket had is free.
 	ended chan struct{}
+
+	inJournal
+}
+
+// inJournal is about what the next broker is told of a socket; its mu guards it.
+type inJournal struct {
+	slot       int32
+	jotted     bool   // slot is s's
+	forgotten  bool   // it is written down no more
+	anchorName string // that its anchor is kept under
+	// backlog and mode are those of a listening socket.
+	backlog int
+	mode    policy.Mode
 }
 
 // socket answers socket(2).
@@ -82,15 +96,16 @@ func (s *Session) socket(r Request) {
 		s.log.Warn("a socket's network namespace is not known yet", "error", err)
 	}
 	s.b.add(sock)
-	at, err := r.Install(fd, cloexec)
-	if err != nil {
-		s.b.remove(sock)
-		unix.Close(fd)
-		s.installFailed(r, err)
-		return
-	}
-	sock.seenAt(r.TID(), at)
-	s.b.young.add(s.b, sock, fd)
+	r.Install(fd, cloexec, func(at int, err error) {
+		if err != nil {
+			s.b.remove(sock)
+			unix.Close(fd)
+			s.installFailed(r, err)
+			return
+		}
+		sock.seenAt(r.TID(), at)
+		s.b.young.add(s.b, sock, fd)
+	})
 }
 
 // installFailed answers a call whose descriptor could not be installed.
@@ -170,12 +185,17 @@ func (s *Socket) closedByProgram() {
 	}
 	if listen != nil {
 		listen.close()
-		hold.mu.Lock()
-		hold.unlisten()
-		hold.mu.Unlock()
+		if !s.b.isFrozen() {
+			hold.mu.Lock()
+			hold.unlisten()
+			hold.mu.Unlock()
+		}
 	}
 	if anchor != nil {
 		anchor.Release()
+		s.mu.Lock()
+		s.dropAnchor()
+		s.mu.Unlock()
 	}
 	hold.leftBy(relay)
 	shared.leftBy(relay)

@@ -252,6 +252,7 @@ func (b *Broker) tcpForDial(d *dialState) (int, error) {
 		hold.mu.Lock()
 		hold.dialed = true
 		hold.mu.Unlock()
+		hold.kept.drop(hold.name) // a connection must not outlive us
 		connectNow(hold.fd)
 		return unix.FcntlInt(uintptr(hold.fd), unix.F_DUPFD_CLOEXEC, 0)
 	}

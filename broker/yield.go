@@ -18,6 +18,7 @@ func (s *Session) bindForeign(r Request) {
 		s.carryOn(r)
 		return
 	}
+	s.kept.late(r)
 	s.b.wg.Go(func() {
 		for _, p := range points {
 			s.b.yield(p)
@@ -89,6 +90,7 @@ func (b *Broker) yield(p *listenPoint) {
 	members := p.members
 	p.members = nil
 	delete(b.points.m, p.key)
+	p.kept.drop(p.name)
 	for _, l := range members {
 		l.point = nil
 	}
@@ -96,6 +98,7 @@ func (b *Broker) yield(p *listenPoint) {
 	for _, l := range members {
 		l.sock.sess.log.Warn("a listening port is served by TCP only", "port", p.key.local, "reason", "a program wants its UDP port")
 	}
+	b.settle()
 	select {
 	case <-p.ep.Released():
 	case <-time.After(yieldPatience):

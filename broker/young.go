@@ -150,7 +150,7 @@ func (b *Broker) watchClose(s *Socket, fd int) {
 	}
 	a, err := b.anchors.Hold(fd, s.closedByProgram)
 	if errors.Is(err, unix.EINVAL) { // it has its listening socket's name
-		if _, err = b.lost.Watch(fd, s.closedByProgram); err == nil {
+		if s.crowded, err = b.lost.Watch(fd, s.closedByProgram); err == nil {
 			return
 		}
 	}
@@ -159,4 +159,5 @@ func (b *Broker) watchClose(s *Socket, fd int) {
 		return
 	}
 	s.anchor = a
+	s.keepAnchor(a)
 }

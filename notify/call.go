@@ -71,6 +71,9 @@ var callTables = map[uint32]map[int32]Call{
 	},
 }
 
+// CallOf is what a call of x86-64 with number nr means.
+func CallOf(nr int32) Call { return callOf(ArchX86_64, nr) }
+
 func callOf(arch uint32, nr int32) Call { return callTables[arch][nr] }
 
 // socketcall(2) sub-calls of <linux/net.h>, with how many arguments each takes.

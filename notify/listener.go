@@ -71,6 +71,10 @@ func NewListener(fd int) (*Listener, error) {
 	return &Listener{fd: fd, f: os.NewFile(uintptr(fd), "seccomp listener")}, nil
 }
 
+// FD is the listener's descriptor, for a copy that outlives us. It is the
+// listener's.
+func (l *Listener) FD() int { return l.fd }
+
 // checkAddfd asks for an installation that cannot happen: ENOENT (there is no
 // such notification) from a kernel that knows SECCOMP_ADDFD_FLAG_SEND, EINVAL
 // from an older one.

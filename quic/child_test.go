@@ -25,6 +25,8 @@ func runChild() bool {
 		childServer(os.Args[len(os.Args)-2], os.Args[len(os.Args)-1])
 	case "client":
 		childClient(os.Args[len(os.Args)-1])
+	case "limited":
+		childLimited(os.Args[len(os.Args)-1])
 	case "roamer":
 		childRoamer(os.Args[len(os.Args)-1])
 	case "identity":
@@ -101,6 +103,7 @@ func childRoamer(addr string) {
 
 type child struct {
 	cmd *exec.Cmd
+	in  io.Writer
 	out *bufio.Scanner
 }
 
@@ -113,10 +116,14 @@ func startChild(t *testing.T, role string, args ...string) *child {
 	if err != nil {
 		t.Fatal(err)
 	}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	c := &child{cmd, bufio.NewScanner(out)}
+	c := &child{cmd, in, bufio.NewScanner(out)}
 	t.Cleanup(c.kill)
 	return c
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -41,6 +42,10 @@ type conn struct {
 	// handshake was over; a client's only.
 	early *early
 	since time.Time
+	// visit is what the limits count for the peer; nil of a client's.
+	visit   *visit
+	octets  atomic.Int64 // read by all streams there were
+	unended atomic.Int64 // streams of the peer's whose end has not come yet
 
 	mu       sync.Mutex // guards what follows
 	live     int        // streams not over
@@ -55,6 +60,7 @@ type conn struct {
 	listens  map[uint16]bool // ports of the peer's that somebody listens on; 0: the one of its address
 	linger   *time.Timer     // runs while draining with live == 0
 	hint     hint
+	settled  int64 // of what came, all is read; see holds
 }
 
 // hint collects ICMP errors since the last packet from the peer.
@@ -95,6 +101,7 @@ func udpAddrPort(a net.Addr) netip.AddrPort {
 // run starts the connection's goroutines; the host's WaitGroup counts them.
 // ended is called when the connection is dead and its timers are stopped.
 func (c *conn) run(ended func()) {
+	c.h.guardMemory()
 	c.h.wg.Go(c.readControl)
 	c.h.wg.Go(func() {
 		<-c.qc.Context().Done()

@@ -259,7 +259,7 @@ func (c *conn) answers(port uint16, listens bool) {
 // answerError is what the end of a stream before its status means.
 func answerError(err error) error {
 	var ae *quicgo.ApplicationError
-	if errors.As(err, &ae) && ae.Remote && ae.ErrorCode == connRefused {
+	if errors.As(err, &ae) && ae.Remote && (ae.ErrorCode == connRefused || ae.ErrorCode == connLimit) {
 		return fmt.Errorf("%w: %w", unix.ECONNREFUSED, err)
 	}
 	if err == io.EOF || err == io.ErrUnexpectedEOF {

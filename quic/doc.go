@@ -12,8 +12,8 @@
 //
 //	Dial → pool (dial.go) → socket (socket.go) → handshake, pin (host.go,
 //	       pins.go) → stream, header (header.go) → status → Stream (stream.go)
-//	Listen → port (endpoint.go) → connection → stream → header → Incoming →
-//	       Accept or Refuse → Stream
+//	Listen → port (endpoint.go) → limits (limits.go) → connection → stream →
+//	       header → Incoming (incoming.go) → Accept or Refuse → Stream
 //
 // Packets are read in trains (train.go: UDP_GRO and recvmmsg), and sent in trains
 // as quic-go makes them (UDP_SEGMENT).
@@ -92,14 +92,21 @@
 // # Limits
 //
 // 1024 sessions of 16 KiB; 0-RTT data of 64 KiB a stream and 1 MiB a connection
-// are kept until accepted. A replayed connection costs a server some 60 KiB and
+// are kept until accepted. A replayed connection costs a server some 30 KiB and
 // the replayed octets for twice HandshakeTimeout at most. Config.QlogMaxFiles and QlogMaxBytes
 // bound qlog files.
 //
-// 100,000 living streams a connection; 512 KiB to 6 MiB unread a stream;
-// 256 MiB unread a connection (Config.ConnWindow): beyond that all its streams
-// wait for the readers. A stream header is at most 1 KiB and must come within
-// 10 s. One connection a Peer.
+// 512 KiB to 6 MiB unread a stream; 256 MiB unread a connection
+// (Config.ConnWindow): beyond that all its streams wait for the readers. A stream
+// header is at most 1 KiB and must come within 10 s. Config.MaxConnections
+// connections a Peer.
+//
+// Hostile peers (docs/limits.md): what a peer address may have is counted from
+// the first packet of a connection on (limits.go), and refused beyond
+// Config.Limits. What is counted nowhere, above all what came and is not read,
+// is bounded by looking at the heap (memory.go): when it is too large, the
+// address that holds most loses its connections. Windows do not vary, for the
+// sake of 0-RTT.
 //
 // # Goroutines
 //

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -100,6 +101,37 @@ func (h *Host) Listen(ns *netns.NS, local netip.AddrPort, o ListenOptions, accep
 	return e, nil
 }
 
+// ListenOn is Listen on a UDP socket that is bound to local already, as another
+// process left it. It takes fd over.
+func (h *Host) ListenOn(fd int, ns *netns.NS, local netip.AddrPort, o ListenOptions, accept func(*Incoming)) (*Endpoint, error) {
+	sock, err := socketOn(fd)
+	if err != nil {
+		return nil, fmt.Errorf("listen %v/udp: %w", local, err)
+	}
+	local = netip.AddrPortFrom(local.Addr().Unmap(), local.Port())
+	e, err := h.serve(ns, portKey{ns.ID(), local, o.V6Only}, local, o, sock, accept)
+	if err != nil {
+		sock.Close()
+		return nil, fmt.Errorf("listen %v/udp: %w", local, err)
+	}
+	return e, nil
+}
+
+// Socket is a copy of e's UDP socket, for ListenOn of another process; the
+// caller closes it. EOPNOTSUPP: it is the one that all share (Config.UDPPort).
+func (e *Endpoint) Socket() (fd int, err error) {
+	if e.p.h.cfg.UDPPort != 0 {
+		return -1, unix.EOPNOTSUPP
+	}
+	cerr := e.p.sock.cur.Load().raw.Control(func(s uintptr) {
+		fd, err = unix.FcntlInt(s, unix.F_DUPFD_CLOEXEC, 0)
+	})
+	if err = errors.Join(cerr, err); err != nil {
+		return -1, fmt.Errorf("copy of the socket of %v/udp: %w", e.p.addr, err)
+	}
+	return fd, nil
+}
+
 // listenShared adds to the socket of the host's one port in ns, which takes
 // packets for every address.
 func (h *Host) listenShared(ns *netns.NS, local netip.AddrPort, o ListenOptions, accept func(*Incoming)) (*Endpoint, error) {
@@ -191,7 +223,8 @@ func (h *Host) serve(ns *netns.NS, key portKey, local netip.AddrPort, o ListenOp
 	sock.onError = p.networkError
 	p.tr = &quicgo.Transport{
 		Conn: sock, ConnectionIDLength: 8, StatelessResetKey: reset, TokenGeneratorKey: token,
-		ConnContext: p.admit,
+		ConnContext:         p.admit,
+		VerifySourceAddress: func(net.Addr) bool { return h.census.doubts(time.Now()) },
 	}
 	e := &Endpoint{p: p, local: local, o: o, accept: accept}
 	p.eps = []*Endpoint{e}
@@ -260,15 +293,6 @@ func (e *Endpoint) Yield() bool {
 
 // Released is closed when the UDP socket is: the port is free again.
 func (e *Endpoint) Released() <-chan struct{} { return e.p.gone }
-
-// admit is asked for each Initial packet of a new connection; an error makes
-// quic-go answer CONNECTION_REFUSED.
-func (p *port) admit(ctx context.Context, i *quicgo.ClientInfo) (context.Context, error) {
-	if !p.listening() {
-		return nil, unix.ECONNREFUSED
-	}
-	return withPeer(ctx, udpAddrPort(i.RemoteAddr)), nil
-}
 
 func (p *port) listening() bool {
 	p.mu.Lock()
@@ -361,6 +385,7 @@ func (p *port) acceptConns() {
 
 func (p *port) admitConn(qc *quicgo.Conn) {
 	c := newConn(p.h, qc)
+	c.visit = visitOf(qc)
 	p.mu.Lock()
 	if len(p.eps) == 0 {
 		p.mu.Unlock()
@@ -404,88 +429,16 @@ func (p *port) acceptStreams(c *conn) {
 		c.mu.Lock()
 		c.count()
 		c.mu.Unlock()
-		p.h.wg.Go(func() { p.receive(c, s) })
-	}
-}
-
-// receive reads a stream's header and hands it to the endpoint.
-func (p *port) receive(c *conn, s *quicgo.Stream) {
-	in := &Incoming{st: newStream(c, s, netip.AddrPortFrom(c.local.Addr(), p.addr.Port()), c.remote)}
-	s.SetReadDeadline(time.Now().Add(headerTimeout))
-	h, err := readHeader(s)
-	if err != nil {
-		p.h.log.Debug("stream header", "peer", c.remote, "err", err)
-		if errors.Is(err, errHeaderVersion) {
-			in.Refuse(unix.EPROTONOSUPPORT)
-		} else if errors.Is(err, errHeader) {
-			in.Refuse(unix.EPROTO)
-		} else {
-			in.st.abort(streamHeader)
+		c.unended.Add(1)
+		s.SetReceiveFinalSizeCallback(func(int64) { c.unended.Add(-1) })
+		in := &Incoming{st: newStream(c, s, netip.AddrPortFrom(c.local.Addr(), p.addr.Port()), c.remote)}
+		if !c.visit.wait() {
+			in.busy(s)
+			continue
 		}
-		return
+		p.h.wg.Go(func() {
+			defer c.visit.left()
+			p.receive(c, s, in)
+		})
 	}
-	s.SetReadDeadline(time.Time{})
-	in.st.remote = netip.AddrPortFrom(c.remote.Addr(), h.ClientPort)
-	e := p.endpoint(h.ServerPort, c.local.Addr())
-	if e == nil {
-		in.Refuse(unix.ECONNREFUSED)
-		return
-	}
-	if !e.o.ZeroRTT && !c.proved() {
-		in.st.abort(streamReset)
-		return
-	}
-	in.st.local = netip.AddrPortFrom(c.local.Addr(), e.local.Port())
-	if !p.h.authorize(in) {
-		in.Refuse(unix.ECONNREFUSED)
-		return
-	}
-	e.accept(in)
-}
-
-// Incoming is a stream that waits for Accept or Refuse; exactly one of them
-// must be called, by any goroutine, and may be late.
-type Incoming struct {
-	st   *Stream
-	once sync.Once
-}
-
-// RemoteAddr is the peer's IP and the port of the connecting program's socket.
-func (in *Incoming) RemoteAddr() netip.AddrPort { return in.st.remote }
-
-// LocalAddr is the IP the packets were sent to and the listening port.
-func (in *Incoming) LocalAddr() netip.AddrPort { return in.st.local }
-
-// Done is closed when the connecting side has given up or is lost.
-func (in *Incoming) Done() <-chan struct{} { return in.st.WriteDone() }
-
-// Accept answers OK and returns the stream, which the caller then owns. Errors
-// are those of Stream.Write: the peer has given up; net.ErrClosed after
-// Refuse.
-func (in *Incoming) Accept() (*Stream, error) {
-	err := errAnswered
-	in.once.Do(func() {
-		// Who reads no more may have written before.
-		if _, err = in.st.answer(statusOK); errors.Is(err, ErrStopped) {
-			err = nil
-		}
-	})
-	if err != nil {
-		if err != errAnswered {
-			in.st.Reset()
-		}
-		return nil, fmt.Errorf("accept from %v: %w", in.st.remote, err)
-	}
-	return in.st, nil
-}
-
-var errAnswered = fmt.Errorf("already answered: %w", unix.EINVAL)
-
-// Refuse answers with the status of errno and ends the stream. It does nothing
-// after Accept.
-func (in *Incoming) Refuse(errno unix.Errno) {
-	in.once.Do(func() {
-		in.st.answer(statusOf(errno))
-		in.st.abort(streamRefused)
-	})
 }

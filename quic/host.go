@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -72,10 +73,11 @@ type Config struct {
 	QlogMaxFiles int
 	// QlogMaxBytes is where a file stops; default 16 MiB.
 	QlogMaxBytes int64
+	// Limits bound what peers may make this host hold.
+	Limits Limits
 }
 
 const (
-	maxStreams      = 100_000 // living streams a peer may have on a connection
 	maxStreamWindow = 6 << 20 // octets
 	// bufferWanted is quic-go's wish for SO_RCVBUF and SO_SNDBUF, octets.
 	bufferWanted = 7_500_000
@@ -94,7 +96,8 @@ type Host struct {
 	// have to be, streams refused by Config.Authorize, servers that are not
 	// who they have to be or refuse us.
 	clients, streams, servers refusals
-	forgetPKI                 func() // no more calls of reloaded
+	limited                   refusals // peers that have too much here
+	forgetPKI                 func()   // no more calls of reloaded
 
 	mu      sync.Mutex // guards what follows
 	closed  bool
@@ -102,6 +105,10 @@ type Host struct {
 	links   map[*link]struct{} // all client connections, those out of the pool too
 	ports   map[portKey][]*port
 	watches map[uint64]*watch // by network namespace
+	guard   *time.Timer       // runs while there are connections
+
+	census census
+	shed   atomic.Uint64 // connections ended since memory was short
 
 	sharing sync.Mutex // orders the making of shared ports
 
@@ -138,6 +145,7 @@ func NewHost(cfg Config) (*Host, error) {
 	if cfg.ConnWindow == 0 {
 		cfg.ConnWindow = 256 << 20
 	}
+	cfg.Limits.fill()
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -159,6 +167,7 @@ func NewHost(cfg Config) (*Host, error) {
 	}
 	h.ctx, h.cancel = context.WithCancelCause(context.Background())
 	h.clients.log, h.streams.log, h.servers.log, h.servers.servers = h.log, h.log, h.log, true
+	h.limited.log, h.census.limits = h.log, cfg.Limits
 	h.forgetPKI = func() {}
 	if cfg.PKI != nil {
 		h.forgetPKI = cfg.PKI.OnReload(h.reloaded)
@@ -206,6 +215,8 @@ func (h *Host) Drain(ctx context.Context) error {
 func (h *Host) Close() error {
 	h.mu.Lock()
 	h.closed = true
+	stop(h.guard)
+	h.guard = nil
 	links, ports := h.snapshot()
 	h.mu.Unlock()
 	h.forgetPKI()
@@ -242,7 +253,7 @@ func (h *Host) quicConfig(client bool) *quicgo.Config {
 		MaxStreamReceiveWindow:           max(h.cfg.StreamWindow, maxStreamWindow),
 		InitialConnectionReceiveWindow:   h.cfg.ConnWindow,
 		MaxConnectionReceiveWindow:       h.cfg.ConnWindow,
-		MaxIncomingStreams:               maxStreams,
+		MaxIncomingStreams:               int64(h.cfg.Limits.StreamsPerConnection),
 		MaxIncomingUniStreams:            4, // one is used: the control stream
 		EnableStreamResetPartialDelivery: true,
 		Allow0RTT:                        true, // a server's; replay.go

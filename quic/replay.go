@@ -1,6 +1,7 @@
 package quic
 
 import (
+	"maps"
 	"slices"
 	"sync"
 
@@ -17,24 +18,60 @@ import (
 type earlyConns struct {
 	wg  sync.WaitGroup // goroutines that wait for one; added to by acceptConns
 	end chan struct{}  // closed when they are refused
+
+	mu    sync.Mutex // guards what follows
+	conns map[*quicgo.Conn]struct{}
 }
 
 // arrive admits a connection when its handshake is over, or at once when
 // somebody on the port takes replays.
 func (p *port) arrive(qc *quicgo.Conn) {
-	if p.takesReplays() || handshakeOver(qc) {
-		p.admitConn(qc)
+	if handshakeOver(qc) {
+		if p.prove(qc) {
+			p.admitConn(qc)
+		}
 		return
 	}
+	atOnce := p.takesReplays()
+	if atOnce {
+		p.admitConn(qc)
+	} else {
+		p.early.put(qc)
+	}
 	p.early.wg.Go(func() {
+		defer p.early.drop(qc)
 		select {
 		case <-qc.HandshakeComplete():
-			p.admitConn(qc)
+			if p.prove(qc) && !atOnce {
+				p.admitConn(qc)
+			}
 		case <-qc.Context().Done():
 		case <-p.early.end:
 			qc.CloseWithError(connRefused, "nobody listens")
 		}
 	})
+}
+
+func (e *earlyConns) put(qc *quicgo.Conn) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.conns == nil {
+		e.conns = map[*quicgo.Conn]struct{}{}
+	}
+	e.conns[qc] = struct{}{}
+}
+
+func (e *earlyConns) drop(qc *quicgo.Conn) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.conns, qc)
+}
+
+// waiting lists those that nobody serves yet.
+func (e *earlyConns) waiting() []*quicgo.Conn {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Collect(maps.Keys(e.conns))
 }
 
 func (p *port) takesReplays() bool {

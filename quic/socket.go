@@ -161,13 +161,26 @@ func listenSocket(ns *netns.NS, local netip.AddrPort, o ListenOptions) (*socket,
 	if err != nil {
 		return nil, err
 	}
+	return socketOn(fd)
+}
+
+// socketOn takes a bound UDP socket over.
+func socketOn(fd int) (*socket, error) {
 	f := os.NewFile(uintptr(fd), "udp")
+	if f == nil {
+		return nil, unix.EBADF
+	}
 	defer f.Close() // FilePacketConn has a copy of its own
 	pc, err := net.FilePacketConn(f)
 	if err != nil {
 		return nil, err
 	}
-	s, err := newSocket(pc.(*net.UDPConn), false)
+	u, ok := pc.(*net.UDPConn)
+	if !ok {
+		pc.Close()
+		return nil, unix.EPROTOTYPE
+	}
+	s, err := newSocket(u, false)
 	if err != nil {
 		pc.Close()
 	}

@@ -88,6 +88,7 @@ func (st *Stream) Read(p []byte) (int, error) {
 	}
 	n, err := (*received)(st).Read(p)
 	st.read.Add(uint64(n))
+	st.c.octets.Add(int64(n))
 	return n, st.readEnd(err)
 }
 

@@ -20,6 +20,7 @@ const (
 	connRefused quicgo.ApplicationErrorCode = 0x2 // nobody listens on this port any more
 	connLost    quicgo.ApplicationErrorCode = 0x3 // the peer was found dead
 	connProto   quicgo.ApplicationErrorCode = 0x4 // the peer broke the protocol
+	connLimit   quicgo.ApplicationErrorCode = 0x5 // the peer has, or holds, too much here
 )
 
 // Codes of RESET_STREAM, RESET_STREAM_AT and STOP_SENDING frames.

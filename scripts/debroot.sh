@@ -12,11 +12,11 @@ set -euo pipefail
 packages=systemd,systemd-sysv,dbus,procps,iproute2,netcat-openbsd,ca-certificates
 cache=${POEMQ_TEST_CACHE:-${XDG_CACHE_HOME:-/var/cache}/poemq-test}
 # A root of other packages is another one.
-root=$cache/debroot-$(printf %s "$packages" | cksum | cut -d' ' -f1)
+root=$cache/debian-$(printf %s "$packages" | cksum | cut -d' ' -f1)
 
 say() { echo "debroot: $*" >&2; }
 if [ -e "$root/complete" ]; then
-	echo "$root/root"
+	echo "$root/tree"
 	exit
 fi
 if [ "$(id -u)" != 0 ]; then
@@ -33,7 +33,7 @@ mkdir -p "$cache"
 exec 9>"$root.lock"
 flock 9
 if [ -e "$root/complete" ]; then
-	echo "$root/root"
+	echo "$root/tree"
 	exit
 fi
 
@@ -49,12 +49,12 @@ fi
 say "making a small Debian $suite in $root, once"
 rm -rf "$root"
 mkdir -p "$root"
-if ! debootstrap --variant=minbase --include="$packages" "$suite" "$root/root" "$mirror" >"$root/log" 2>&1; then
+if ! debootstrap --variant=minbase --include="$packages" "$suite" "$root/tree" "$mirror" >"$root/log" 2>&1; then
 	tail -n 20 "$root/log" >&2
 	say "debootstrap failed; all of its words are in $root/log"
 	exit 1
 fi
 # Packages need not be kept, nor lists of what there is.
-rm -rf "$root"/root/var/cache/apt/archives/*.deb "$root"/root/var/lib/apt/lists/*
+rm -rf "$root"/tree/var/cache/apt/archives/*.deb "$root"/tree/var/lib/apt/lists/*
 touch "$root/complete"
-echo "$root/root"
+echo "$root/tree"

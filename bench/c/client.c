@@ -21,8 +21,11 @@ int dial(uint32_t address, int port)
 {
 	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(address), .sin_port = htons(port)};
 	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	const char *control = getenv("LOAD_CONGESTION");
 	if (fd < 0)
 		die("socket");
+	if (control && setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, control, strlen(control)))
+		die(control);
 	if (connect(fd, (struct sockaddr *)&a, sizeof a))
 		die("connect");
 	return fd;
@@ -168,7 +171,7 @@ void ping(int argc, char **argv)
 	if (!read_all(fd, in, sizeof a) || memcmp(in, &a, sizeof a))
 		die("echo");
 	uint64_t begin = now(), warm = begin + length / 10, cpu = 0, last = begin, serial = 0;
-	while (last < begin + length) {
+	while (last < begin + length || t.n == 0) {
 		memcpy(out, &serial, sizeof serial);
 		serial++;
 		write_all(fd, out, size);
@@ -194,7 +197,7 @@ void connects(int argc, char **argv)
 	int port = atoi(argv[1]), spread = argc > 3;
 	uint64_t length = atof(argv[2]) * 1e9, begin = now(), warm = begin + length / 10, n = 0;
 	memcpy(a.magic, MAGIC, sizeof a.magic);
-	for (uint64_t t = begin; t < begin + length; n++) {
+	for (uint64_t t = begin; t < begin + length || whole.n == 0; n++) {
 		int fd = dial(address, port);
 		uint64_t up = now();
 		a.run = n;
@@ -215,7 +218,7 @@ void connects(int argc, char **argv)
 	tell("whole", &whole);
 }
 
-/* Opens connections, says so, and holds them until its input ends. */
+/* Opens connections, says so, and holds them until it is killed. */
 void hold(int argc, char **argv)
 {
 	uint32_t address = address_of(argv[0]);
@@ -232,6 +235,6 @@ void hold(int argc, char **argv)
 	}
 	printf("held %d\nns %lu\n", n, now() - t);
 	fflush(stdout);
-	while (read(0, &back, sizeof back) > 0)
-		;
+	for (;;)
+		pause();
 }

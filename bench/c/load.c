@@ -9,6 +9,7 @@
  *	load connects ADDRESS PORT SECONDS [spread]
  *	load hold ADDRESS PORT NUMBER [spread]
  *
+ * LOAD_CONGESTION in the environment is the congestion control of clients.
  * Clients print lines of a name and a number. Times are in ns.
  */
 #include "load.h"

@@ -223,7 +223,7 @@ func ping(args []string) error {
 	out, in := slices.Clone(pattern[:size]), make([]byte, size)
 	begin, cpu := time.Now(), int64(0)
 	last := begin
-	for serial := uint64(0); last.Sub(begin) < length; serial++ {
+	for serial := uint64(0); last.Sub(begin) < length || len(times) == 0; serial++ {
 		binary.LittleEndian.PutUint64(out, serial)
 		if err := turn(s, out, in); err != nil {
 			return err
@@ -273,7 +273,7 @@ func connects(args []string) error {
 	}
 	var connected, whole []time.Duration
 	used, begin := 0, time.Now()
-	for t := begin; t.Sub(begin) < length; used++ {
+	for t := begin; t.Sub(begin) < length || len(whole) == 0; used++ {
 		if spread {
 			c.close()
 			c.addr = c.addr.Next()

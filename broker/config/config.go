@@ -50,9 +50,11 @@ type Config struct {
 	}
 	Limits struct {
 		StreamsPerConnection int
+		WaitingPerPeer       int
 		ConnectionsPerPeer   int
 		Connections          int
 		HandshakesPerSecond  int
+		Memory               int64 // 0: a part of the machine's
 	}
 	Policy struct {
 		Default policy.Mode

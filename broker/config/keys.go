@@ -113,9 +113,31 @@ var keys = []key{
 	},
 	number("qlog.max_files", 1, 1<<20, func(c *Config) *int { return &c.Qlog.MaxFiles }),
 	number("limits.streams_per_connection", 1, 1<<20, func(c *Config) *int { return &c.Limits.StreamsPerConnection }),
+	number("limits.waiting_per_peer", 1, 1<<20, func(c *Config) *int { return &c.Limits.WaitingPerPeer }),
 	number("limits.connections_per_peer", 1, 1<<24, func(c *Config) *int { return &c.Limits.ConnectionsPerPeer }),
 	number("limits.connections", 1, 1<<24, func(c *Config) *int { return &c.Limits.Connections }),
 	number("limits.handshakes_per_second", 1, 1<<24, func(c *Config) *int { return &c.Limits.HandshakesPerSecond }),
+	{
+		name: "limits.memory", word: asNumberOrText,
+		set: func(c *Config, v value) error {
+			if v.any == "auto" {
+				c.Limits.Memory = 0
+				return nil
+			}
+			n, err := v.size(32<<20, tebi)
+			if err != nil {
+				return fmt.Errorf(`%w, or "auto"`, err)
+			}
+			c.Limits.Memory = n
+			return nil
+		},
+		show: func(c *Config) string {
+			if c.Limits.Memory == 0 {
+				return `"auto"`
+			}
+			return strconv.Quote(showSize(c.Limits.Memory))
+		},
+	},
 	{
 		name: "policy.default", live: true, word: asText,
 		set: func(c *Config, v value) error {

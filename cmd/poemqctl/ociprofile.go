@@ -2,9 +2,11 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/moby/profiles/seccomp"
@@ -17,9 +19,9 @@ import (
 
 // profileOptions are the flags of oci-profile.
 type profileOptions struct {
-	base, listener, format, quic string
-	matches, flags, caps         []string
-	embedded                     bool
+	base, listener, format, quic, output string
+	matches, flags, caps                 []string
+	embedded                             bool
 }
 
 func ociProfileCommand() *cobra.Command {
@@ -33,7 +35,7 @@ run when the container starts.
 The format "docker" is for docker run (23 or newer), podman, nerdctl and CRI-O;
 "oci" is linux.seccomp of a runc or crun config.json, and what containerd takes
 as a Kubernetes Localhost profile: for this machine's architecture and kernel.`,
-		RunE: func(*cobra.Command, []string) error { return o.print(os.Stdout) },
+		RunE: func(*cobra.Command, []string) error { return o.run() },
 	}
 	f := c.Flags()
 	f.StringVar(&o.listener, "listener", "/run/poemq/broker.sock", "the broker's socket, as the container runtime on the host sees it")
@@ -43,8 +45,25 @@ as a Kubernetes Localhost profile: for this machine's architecture and kernel.`,
 	f.StringArrayVar(&o.matches, "match", nil, "`DOMAIN,TYPE,PROTO` of sockets to carry; repeatable (default: as poemq-launch)")
 	f.StringArrayVar(&o.flags, "flag", nil, "a flag for seccomp(2), such as SECCOMP_FILTER_FLAG_SPEC_ALLOW; repeatable. runc before 1.2 refuses profiles with some")
 	f.StringArrayVar(&o.caps, "cap", nil, "with --format oci: a capability of the container, such as CAP_NET_RAW; repeatable (default: Docker's)")
+	f.StringVar(&o.output, "output", "", "write to this `FILE`, which is replaced at once, and not to standard output")
 	f.BoolVar(&o.embedded, "embedded", false, "no listener: the base profile and what a broker inside the container needs")
 	return c
+}
+
+func (o *profileOptions) run() error {
+	if o.output == "" {
+		return o.print(os.Stdout)
+	}
+	// A container that starts meanwhile finds the old profile or the new one.
+	f, err := os.CreateTemp(filepath.Dir(o.output), ".poemq-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	if err := errors.Join(f.Chmod(0o644), o.print(f), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), o.output)
 }
 
 func (o *profileOptions) print(w io.Writer) error {

@@ -53,7 +53,7 @@ func chain(o *options, status *os.File, argv []string, report func(statusLine)) 
 	// Until setsid below, the terminal's signals come here too. Caught ones are
 	// back to their default in the child, which restores what was inherited.
 	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU)
-	r, err := start(c, log)
+	r, err := start(c, log, nil)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/poemq/poemq/broker"
 	"github.com/poemq/poemq/broker/config"
 	"github.com/spf13/cobra"
@@ -21,12 +22,12 @@ func checkConfigCommand(o *options) *cobra.Command {
 			if len(files) > 0 {
 				s = config.Sources{More: files}
 			}
-			return checkConfig(s, os.Stdout, os.Stderr)
+			return checkConfig(s, os.Stdout)
 		},
 	}
 }
 
-func checkConfig(s config.Sources, out, warnings io.Writer) error {
+func checkConfig(s config.Sources, out io.Writer) error {
 	c, err := config.Load(s)
 	if err != nil {
 		return err
@@ -37,9 +38,6 @@ func checkConfig(s config.Sources, out, warnings io.Writer) error {
 	}
 	if _, err := fronts(c, pki); err != nil {
 		return err
-	}
-	for _, one := range c.Unused() {
-		fmt.Fprintln(warnings, one, "has no effect in this version")
 	}
 	files := strings.Join(c.Files(), ", ")
 	if files == "" {
@@ -64,7 +62,9 @@ func (r *running) reloadOn(ctx context.Context, hup <-chan os.Signal, o *options
 		case <-ctx.Done():
 			return
 		case <-hup:
+			tellReloading()
 			r.reload(o.sources(false), level, log)
+			tell(daemon.SdNotifyReady)
 		}
 	}
 }

@@ -109,10 +109,8 @@ type running struct {
 	config *config.Config     // that it was started with
 }
 
-func start(c *config.Config, log *slog.Logger) (*running, error) {
-	if unused := c.Unused(); len(unused) > 0 {
-		log.Warn("settings have no effect in this version", "settings", unused)
-	}
+// start makes a broker; keeper may be nil.
+func start(c *config.Config, log *slog.Logger, keeper broker.Keeper) (*running, error) {
 	id, err := identity(c, log)
 	if err != nil {
 		return nil, err
@@ -128,7 +126,7 @@ func start(c *config.Config, log *slog.Logger) (*running, error) {
 		MaxIdle: c.Wire.MaxIdle, KeepAlive: c.Wire.KeepAlive, HandshakeTimeout: c.Wire.HandshakeTimeout,
 		UDPPort: uint16(c.Wire.UDPPort), PoolIdle: c.Pool.Idle, MaxConnections: c.Pool.MaxConnections, NoFastOpen: !c.Pool.FastOpen,
 		NoResumption: !c.Wire.Resumption, QlogDir: c.Qlog.Dir, QlogMaxFiles: c.Qlog.MaxFiles, QlogMaxBytes: c.Qlog.MaxBytes,
-		NoMigration: !c.Wire.Migration,
+		NoMigration: !c.Wire.Migration, Limits: quic.Limits(c.Limits),
 	}
 	if path := os.Getenv("SSLKEYLOGFILE"); path != "" {
 		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
@@ -143,7 +141,7 @@ func start(c *config.Config, log *slog.Logger) (*running, error) {
 	}
 	r.broker, err = broker.New(broker.Config{
 		Host: r.host, Log: log, RuntimeDirs: runtimeDirs(c), Policy: rules(c), Fallback: broker.Fallback(c.Fallback),
-		UDPPort: uint16(c.Wire.UDPPort), Guarded: allow.Names,
+		UDPPort: uint16(c.Wire.UDPPort), Guarded: allow.Names, Keeper: keeper,
 	})
 	if err != nil {
 		return nil, errors.Join(err, r.host.Close())

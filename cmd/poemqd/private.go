@@ -45,7 +45,7 @@ func private(o *options, fd int) error {
 	}
 	out := newQuietable()
 	log, _ := logger(c, slog.LevelWarn, out)
-	r, err := start(c, log)
+	r, err := start(c, log, nil)
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/poemq/poemq/broker"
 	"github.com/poemq/poemq/broker/config"
 	"github.com/spf13/cobra"
@@ -40,7 +41,12 @@ func serve(o *options, socket, control string) error {
 		return err
 	}
 	log, level := logger(c, slog.LevelInfo, os.Stderr)
-	r, err := start(c, log)
+	from := takeGiven()
+	keeper, err := keeperOf()
+	if err != nil {
+		return err
+	}
+	r, err := start(c, log, keeper)
 	if err != nil {
 		return err
 	}
@@ -48,28 +54,34 @@ func serve(o *options, socket, control string) error {
 	if err != nil {
 		return errors.Join(err, r.close())
 	}
-	door, err := listenUnix(socket)
+	door, err := from.door(socket)
 	if err != nil {
 		return errors.Join(err, r.close())
 	}
-	stopControl := func() {}
-	if control != "" {
-		if stopControl, err = serveControl(control, r.broker, log); err != nil {
-			return errors.Join(err, door.Close(), r.close())
-		}
-	}
-	r.broker.SetFronts(served)
-	threads(log)
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer stop()
 	context.AfterFunc(ctx, func() { door.Close() })
+	stopControl := func() {}
+	if control != "" {
+		d := &drain{broker: r.broker, log: log, door: func() { door.Close() }, end: stop, kept: keeper != nil}
+		if stopControl, err = serveControl(control, r.broker, log, d); err != nil {
+			return errors.Join(err, door.Close(), r.close())
+		}
+	}
+	goesOn := r.goOn(from.left, log)
+	r.broker.SetFronts(served)
+	threads(log)
 	reloads := make(chan struct{})
 	go func() {
 		defer close(reloads)
 		r.reloadOn(ctx, hup, o, level, log)
 	}()
-	log.Info("poemqd serves", "version", version, "socket", socket, "control", control, "state-dir", stateDir(c), "configuration", c.Files(), "rules", len(c.Rules))
-	err = r.broker.ServeSocket(door, nil)
+	log.Info("poemqd serves", "version", version, "socket", socket, "control", control, "state-dir", stateDir(c), "configuration", c.Files(), "rules", len(c.Rules), "sessions", goesOn)
+	go watchdog(ctx, r.broker)
+	tell(daemon.SdNotifyReady, "STATUS=Serving "+socket)
+	err = r.broker.ServeSocket(door, members(socket))
+	<-ctx.Done() // what is drained ends first
+	tell(daemon.SdNotifyStopping)
 	stop()
 	<-reloads
 	stopControl()
@@ -98,12 +110,13 @@ func listenUnix(path string) (*net.UnixListener, error) {
 }
 
 // serveControl answers poemqctl: HTTP over a UNIX socket.
-func serveControl(path string, b *broker.Broker, log *slog.Logger) (stop func(), err error) {
+func serveControl(path string, b *broker.Broker, log *slog.Logger, d *drain) (stop func(), err error) {
 	l, err := listenUnix(path)
 	if err != nil {
 		return nil, err
 	}
 	mux := controlAPI(b, log)
+	d.serve(mux)
 	s := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	go func() {
 		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {

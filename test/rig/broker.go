@@ -34,12 +34,12 @@ func (r *Rig) StartBrokerOn(place Place, name string, flags ...string) *Broker {
 		return nil
 	}
 	dir := r.Mkdir("broker-"+name, "")
-	b := &Broker{socket: filepath.Join(dir, "s")}
+	b := &Broker{socket: filepath.Join(dir, "broker.sock")}
 	c := r.Command(filepath.Join(binDir(), "poemqd"), "serve", "--socket", b.socket,
-		"--state-dir", r.Mkdir("broker-"+name+"/state", ""), "--control", filepath.Join(dir, "c"))
+		"--state-dir", r.Mkdir("broker-"+name+"/state", ""), "--control", filepath.Join(dir, "control.sock"))
 	c.Args = append(c.Args, flags...)
 	c.Outside, c.On = true, place
-	b.control = filepath.Join(dir, "c")
+	b.control = filepath.Join(dir, "control.sock")
 	b.Proc = c.Start()
 	// A broker that was killed has left its sockets; the control socket is the
 	// last that is made.
@@ -53,6 +53,9 @@ func (r *Rig) StartBrokerOn(place Place, name string, flags ...string) *Broker {
 	})
 	return b
 }
+
+// Dir is where the broker's sockets are, broker.sock and control.sock.
+func (b *Broker) Dir() string { return filepath.Dir(b.socket) }
 
 // FDs counts the broker's open file descriptors.
 func (b *Broker) FDs() int {

@@ -1,0 +1,64 @@
+package hook
+
+import (
+	"github.com/poemq/poemq/notify"
+	"golang.org/x/sys/unix"
+)
+
+// process is one that has introduced itself. It is of the server's thread but
+// for what is said.
+type process struct {
+	pid    int  // the kernel's word
+	same   bool // it sees itself under the same number: its thread ids are ours
+	pidfd  int  // -1: not to be had
+	exited bool
+	conns  map[int]*conn
+	target *notify.Target // nil until it is needed
+}
+
+// look gives the process's files and memory. The kernel grants it by the rules
+// of ptrace(2).
+func (p *process) look() (*notify.Target, error) {
+	if p.target == nil {
+		t, err := notify.OpenTarget(p.pid)
+		if err != nil {
+			return nil, err
+		}
+		p.target = t
+	}
+	return p.target, nil
+}
+
+func (p *process) close() {
+	if p.target != nil {
+		p.target.Close()
+		p.target = nil
+	}
+	if p.pidfd >= 0 {
+		unix.Close(p.pidfd)
+		p.pidfd = -1
+	}
+}
+
+// conn is one connection of a process.
+type conn struct {
+	fd    int
+	netns int // of the process when it was made, or -1
+	p     *process
+	call  *Call // that waits for its answer; or nil
+	// taken is called with the receipt for the descriptor that was sent last; nil
+	// when none is awaited.
+	taken func(at int, err error)
+	note  any
+}
+
+// ready asks the kernel about one descriptor now.
+func ready(fd int, events int16) int16 {
+	p := []unix.PollFd{{Fd: int32(fd), Events: events}}
+	for {
+		_, err := unix.Poll(p, 0)
+		if err != unix.EINTR {
+			return p[0].Revents
+		}
+	}
+}

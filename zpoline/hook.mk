@@ -1,0 +1,12 @@
+# Included by the top Makefile: the hook library.
+#
+# It runs where no libc may be called and no vector register touched (hook.c),
+# hence the flags.
+
+HOOK_CFLAGS := -std=c11 -O2 -g -fPIC -fvisibility=hidden -Wall -Wextra -Werror -D_GNU_SOURCE \
+  -mgeneral-regs-only -ffreestanding -fno-builtin -fno-stack-protector -fno-tree-loop-distribute-patterns
+HOOK_SOURCES := $(wildcard zpoline/hook*.c)
+
+$(BIN)/libpoemq-hook.so: $(HOOK_SOURCES) zpoline/hook.h zpoline/hook_wire.h
+	@mkdir -p $(BIN)
+	$(CC) $(HOOK_CFLAGS) $(CFLAGS) -shared -Wl,-z,now -Wl,-z,relro -Wl,-z,defs -o $@ $(HOOK_SOURCES)
