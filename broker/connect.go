@@ -298,11 +298,12 @@ func (d *dialState) answer(waiters []*waiter, errno unix.Errno, again bool) {
 	for _, w := range waiters {
 		switch {
 		case errno == 0:
-			told := false
-			w.answerHere(func(r Request) { told = sock.sess.done(r) == nil })
-			sock.mu.Lock()
-			sock.told = sock.told || told
-			sock.mu.Unlock()
+			w.answerHere(func(r Request) {
+				err := sock.sess.done(r)
+				sock.mu.Lock()
+				sock.told = sock.told || err == nil
+				sock.mu.Unlock()
+			})
 		case again:
 			w.answerHere(func(r Request) { sock.sess.fail(r, errno) })
 		default:

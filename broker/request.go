@@ -49,8 +49,8 @@ type Request interface {
 	// descriptor at, which was the file from, to the file to.
 	MoveRegistrations(at, from, to int) error
 
-	// Anywhere runs f at once, on the calling thread, for an answer that is
-	// Return or Fail; false when the session has ended.
+	// Anywhere runs f, at once if that can be, for an answer that is Return or
+	// Fail; false when the session has ended.
 	Anywhere(f func()) bool
 	// Post runs f in a turn of its own; false when that has ended.
 	Post(f func()) bool

@@ -33,6 +33,7 @@ type Listener struct {
 	ended   bool
 
 	stopped atomic.Bool
+	late    sync.RWMutex // read-locked while an answer is given out of turn
 
 	turn    sync.Mutex   // held by whoever has its turn; guards what follows
 	targets Targets      // their own timer is not used
@@ -253,6 +254,8 @@ func (l *Listener) look() {
 func (l *Listener) end() {
 	l.turn.Lock()
 	defer l.turn.Unlock()
+	l.late.Lock()
+	defer l.late.Unlock()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.ended = true

@@ -127,13 +127,15 @@ func (n *Notification) addfd(a *seccompNotifAddfd) (got int, err error) {
 // signal notwithstanding, so it need not wait for the listener's thread. False:
 // the listener has ended, and f was not called.
 func (n *Notification) Anywhere(f func()) bool {
+	n.l.late.RLock()
+	defer n.l.late.RUnlock()
 	n.l.mu.Lock()
-	defer n.l.mu.Unlock()
-	if n.l.ended {
-		return false
+	ended := n.l.ended
+	n.l.mu.Unlock()
+	if !ended {
+		f()
 	}
-	f()
-	return true
+	return !ended
 }
 
 // Post has f run in a turn of its own; see Listener.Post.
