@@ -13,6 +13,7 @@ var plotted = []string{
 	bulkOne, "bulk up, 8 streams", "bulk down, 1 stream",
 	cpuOfOne, "bulk up, 1 stream, 16 KiB writes", "bulk up, 1 stream, 1460 B writes",
 	ping64, "ping-pong 64 B, p99", "ping-pong 16 KiB, p50",
+	pingApart,
 	wholeConnect + ", p50", "connect + 64 B echo + close, new peer, p50", "connects, pooled",
 	iperf1, iperf4, "iperf3 up, 64 streams",
 	nginxKeep, nginxClose, redis10,
@@ -22,7 +23,7 @@ var plotted = []string{
 
 // colours of the ways; those of poemq are related.
 var colours = map[string]string{
-	tcp: "#8a8f98", tls: "#c9a227", quicGo: "#3b76af", two: "#b8322a", one: "#d9695f", direct: "#eba9a1", quicly: "#6a9a52", floor: "#bbbbbb",
+	tcp: "#8a8f98", tls: "#c9a227", quicGo: "#3b76af", two: "#b8322a", one: "#d9695f", direct: "#eba9a1", hooked: "#7d3c98", quicly: "#6a9a52", floor: "#bbbbbb",
 }
 
 const (
