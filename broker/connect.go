@@ -252,11 +252,9 @@ func (d *dialState) dock(fd int) unix.Errno {
 func (d *dialState) finish(t transport, err error) {
 	d.cancel()
 	sock := d.sock
-	fd := -1
+	shown := copyFd{fd: -1}
 	if err == nil {
-		if fd = d.copyIfShown(); fd >= 0 {
-			defer unix.Close(fd)
-		}
+		shown.fd = d.copyIfShown()
 	}
 	sock.mu.Lock()
 	waiters := d.waiters
@@ -268,13 +266,14 @@ func (d *dialState) finish(t transport, err error) {
 		if err != nil { // it may have lost patience
 			d.log(fmt.Errorf("given up by the program: %w", err))
 		}
+		shown.close()
 		d.drop()
 		d.answer(waiters, unix.ECONNABORTED, true)
 		return
 	}
 	sock.dial = nil
 	if err == nil {
-		err = d.open(t, fd)
+		err = d.open(t, shown.fd)
 		if err != nil {
 			t.Reset()
 		}
@@ -287,8 +286,9 @@ func (d *dialState) finish(t transport, err error) {
 	sock.jotLocked()
 	sock.mu.Unlock()
 	d.log(err)
-	d.answer(waiters, errno, again)
+	shown.close() // both before the program can close its own descriptor
 	d.drop()
+	d.answer(waiters, errno, again)
 }
 
 // answer tells those who wait in connect. Unless it may try again, the socket
