@@ -19,7 +19,8 @@
 // every operation can be joined or repeated.
 //
 //	session.go   a session's life; which handler a call has
-//	door.go      how sessions come in; request.go one call
+//	door.go      how sessions come in, hooked.go those of the hook library;
+//	             request.go one call
 //	socket.go    the Socket and its end; find.go its descriptor in the program,
 //	             young.go how its closing is seen before it is connected
 //	connect.go   connect: docking, waiting; way.go where to, transport.go by what
