@@ -49,6 +49,7 @@ func parse(args []string) (o launcher.Options, done bool, err error) {
 		"without a broker: embedded (start a private one), fail, or plain (go on over TCP) (POEMQ_ON_BROKER_MISSING)")
 	f.StringVar(&o.Poemqd, "poemqd", env("POEMQ_POEMQD", ""), "poemqd for the private broker (POEMQ_POEMQD; default: beside this program, or where it is installed)")
 	matches := f.StringArray("match", nil, "`DOMAIN,TYPE,PROTO` of sockets to carry; repeatable (default: inet and inet6, stream, 0 and tcp)")
+	f.StringVar(&o.Argv0, "argv0", "", "what CMD finds as its own name (argv[0]); default: CMD")
 	showVersion := f.Bool("version", false, "print the version and exit")
 	showHelp := f.BoolP("help", "h", false, "print this and exit")
 	f.IntVar(&o.HandoverFD, "handover-fd", -1, "")

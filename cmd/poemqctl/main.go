@@ -40,6 +40,8 @@ func main() {
 		ociProfileCommand(),
 		fallbackCommand(&control, &asJSON),
 		whyCommand(&control, &asJSON),
+		drainCommand(&control, &asJSON),
+		enableCommand(&asJSON), disableCommand(&asJSON),
 	)
 	if err := root.ExecuteContext(context.Background()); err != nil {
 		fmt.Fprintln(os.Stderr, "poemqctl:", err)
