@@ -112,7 +112,7 @@ func relax(u Unit, o Options) (lines []setting, notes []string) {
 		notes = append(notes, "no_new_privs is set for the program: set-user-ID programs that it starts gain no privileges.")
 	}
 	for _, name := range []string{"IPAddressDeny", "IPIngressFilterPath", "IPEgressFilterPath", "RestrictNetworkInterfaces", "SocketBindDeny"} {
-		if p[name] != "" {
+		if p[name] != "" && p[name] != "~" {
 			notes = append(notes, name+"= of the unit does not reach connections that poemq carries: the sockets are poemqd's. Write rules into poemq.toml, or filter by address and port.")
 		}
 	}

@@ -72,7 +72,7 @@ SupplementaryGroups=poemq
 func TestNothingToRelax(t *testing.T) {
 	for _, p := range []map[string]string{
 		{},
-		{"User": "root"},
+		{"User": "root", "RestrictNetworkInterfaces": "~"},
 		{"RestrictAddressFamilies": "AF_UNIX AF_INET", "SystemCallFilter": "~mount reboot"},
 		{"User": "a", "SupplementaryGroups": "x poemq", "NoNewPrivileges": "yes", "SystemCallFilter": "seccomp memfd_create"},
 	} {
