@@ -33,6 +33,7 @@ var bulkKinds = []bulkKind{
 	{"down", 1, bulkWrite, 0},
 	{"down", 8, bulkWrite, 3},
 	{"up", 4, bulkWrite, 3},
+	{"down", 4, bulkWrite, 3},
 	{"up", 64, bulkWrite, 3},
 	{"down", 64, bulkWrite, 3},
 	{"up", 1, 16 << 10, 3},

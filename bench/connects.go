@@ -6,7 +6,7 @@ import (
 
 // connects makes connections one after the other, each for one message.
 func connects(b *bench) error {
-	lanes, err := b.lanes(tcp, tls, quicGo, two, one, direct, quicly)
+	lanes, err := b.lanes(tcp, tls, quicGo, two, one, direct, hooked, quicly)
 	if err != nil {
 		return err
 	}

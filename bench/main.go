@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -112,10 +113,22 @@ func (b *bench) run(only, names []string, out string, strict bool) error {
 		return err
 	}
 	defer os.RemoveAll(b.dir)
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	go func() {
+		s := <-interrupted
+		running.kill()
+		_ = os.RemoveAll(b.dir) // what is left of it says where it is from
+		fmt.Fprintln(os.Stderr, "bench:", s)
+		os.Exit(2)
+	}()
 	for _, w := range ways {
 		if why := b.missing(w.name); why != "" {
 			b.note("not measured: %s: %s", w.title, strings.TrimSpace(why))
 		}
+	}
+	if b.quick {
+		b.note("quick: one short round beside whatever else goes on; no figure here means anything, no bar is kept or missed")
 	}
 	begin := time.Now()
 	for _, p := range parts {

@@ -22,7 +22,7 @@ var plotted = []string{
 
 // colours of the ways; those of poemq are related.
 var colours = map[string]string{
-	tcp: "#8a8f98", tls: "#c9a227", quicGo: "#3b76af", two: "#b8322a", one: "#d9695f", direct: "#eba9a1", quicly: "#6a9a52", floor: "#bbbbbb",
+	tcp: "#8a8f98", tls: "#c9a227", quicGo: "#3b76af", two: "#b8322a", one: "#d9695f", direct: "#eba9a1", hooked: "#7d3c98", quicly: "#6a9a52", floor: "#bbbbbb",
 }
 
 const (

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -59,6 +60,7 @@ func start(at place, name string, argv, env []string, ready func(line string) bo
 	if err := at.Start(p.cmd); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
+	running.add(p)
 	up := make(chan bool, 1)
 	go func() {
 		if out != nil {
@@ -72,6 +74,7 @@ func start(at place, name string, argv, env []string, ready func(line string) bo
 			}
 		}
 		_ = p.cmd.Wait() // the state tells
+		running.remove(p)
 		close(p.done)
 	}()
 	if ready == nil {
@@ -85,6 +88,38 @@ func start(at place, name string, argv, env []string, ready func(line string) bo
 	case <-time.After(comeUp):
 		p.stop()
 		return nil, fmt.Errorf("%s does not serve after %v: %s", name, comeUp, p.said.Bytes())
+	}
+}
+
+// running are all processes that have not ended, for an end before the time:
+// a server's children do not end when it is killed.
+var running group
+
+type group struct {
+	mu  sync.Mutex // guards all
+	all map[*proc]bool
+}
+
+func (g *group) add(p *proc) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.all == nil {
+		g.all = map[*proc]bool{}
+	}
+	g.all[p] = true
+}
+
+func (g *group) remove(p *proc) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.all, p)
+}
+
+// kill ends them with their children, and lets nothing more be started.
+func (g *group) kill() {
+	g.mu.Lock() // for good
+	for p := range g.all {
+		_ = syscall.Kill(-p.pid(), syscall.SIGKILL) // it may have ended
 	}
 }
 

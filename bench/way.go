@@ -19,6 +19,7 @@ const (
 	one    = "one"     // poemq, one broker for both ends
 	direct = "direct"  // the same, with the two ends joined without QUIC
 	quicly = "quicly"  // poem-quicly, poemq's ancestor
+	hooked = "zpoline" // poemq, one broker, its calls caught by the hook library
 	floor  = "floor"   // no way for bytes: the least that any broker could cost
 )
 
@@ -30,6 +31,7 @@ var ways = []struct{ name, title string }{
 	{two, "poemq, a broker for each end (4 processes)"},
 	{one, "poemq, one broker for both ends (3 processes)"},
 	{direct, "poemq, one broker, [wire] local = \"direct\""},
+	{hooked, "poemq, one broker, calls caught in the programs (poemq-launch --via zpoline)"},
 	{quicly, "poem-quicly (3 processes)"},
 	{floor, "a supervisor that makes only the system calls which no broker can do without"},
 }
@@ -49,6 +51,7 @@ type lane struct {
 
 	// server and client wrap a command line, or leave it as it is.
 	server, client func(argv []string) (wrapped, env []string)
+	via            []string // poemq-launch's flags for how calls are caught
 	// brokers serve the two ends; they may be the same.
 	brokers struct{ server, client *broker }
 }
@@ -65,6 +68,12 @@ func (b *bench) missing(way string) string {
 	switch way {
 	case direct:
 		return b.noDirect()
+	case hooked:
+		for _, library := range []string{"libpoemq-zpoline.so", "libpoemq-hook.so"} {
+			if _, err := os.Stat(b.program(library)); err != nil {
+				return err.Error()
+			}
+		}
 	case quicly:
 		if b.quiclyDir == "" {
 			return "POEM_QUICLY_DIR is not set"
@@ -115,6 +124,9 @@ func (b *bench) laneOn(way string, server, client place, address string) (l *lan
 		err = l.startBrokers("both", "both", "")
 	case direct:
 		err = l.startBrokers("both", "both", directConfig)
+	case hooked:
+		l.via = []string{"--via", "zpoline"}
+		err = l.startBrokers("both", "both", "")
 	case quicly:
 		err = l.startQuicly()
 	}
@@ -142,14 +154,17 @@ func (l *lane) startBrokers(server, client, config string) (err error) {
 			return err
 		}
 	}
-	under := func(socket string) func([]string) ([]string, []string) {
-		return func(argv []string) (wrapped, env []string) {
-			// Never TCP by accident: that would be measured as QUIC.
-			return append([]string{l.bench.program("poemq-launch"), "--quic", "require", "--broker", socket, "--on-broker-missing", "fail", "--"}, argv...), nil
-		}
-	}
-	l.server, l.client = under(l.brokers.server.socket), under(l.brokers.client.socket)
+	// Never TCP by accident: that would be measured as QUIC.
+	l.server, l.client = l.under(l.brokers.server, "require"), l.under(l.brokers.client, "require")
 	return nil
+}
+
+// under wraps command lines so that the broker serves the program.
+func (l *lane) under(b *broker, quic string) func([]string) ([]string, []string) {
+	return func(argv []string) (wrapped, env []string) {
+		launch := []string{l.bench.program("poemq-launch"), "--quic", quic, "--broker", b.socket, "--on-broker-missing", "fail"}
+		return slices.Concat(launch, l.via, []string{"--"}, argv), nil
+	}
 }
 
 // startBroker starts a poemqd that knows nobody and has the default settings,

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/poemq/poemq/addfd"
+	"github.com/poemq/poemq/broker/api"
 	"github.com/poemq/poemq/broker/policy"
 	"github.com/poemq/poemq/notify"
 	"github.com/poemq/poemq/notify/hook"
@@ -68,6 +69,7 @@ type Broker struct {
 	fronts     fronts
 	oracle     oracle
 	tripwires  tripwires
+	ledger     ledger
 	storing    *storing // nil: nothing is kept
 	young      young
 	targets    notify.Targets // of what is done between calls
@@ -234,29 +236,15 @@ func (b *Broker) countRelay(n int) {
 	b.mu.Unlock()
 }
 
-// Status is a look at a running broker.
-type Status struct {
-	PID        int     `json:"pid"`
-	Uptime     float64 `json:"uptime_seconds"`
-	Sessions   int     `json:"sessions"`
-	Sockets    int     `json:"sockets"`
-	Relays     int     `json:"relays"`
-	Goroutines int     `json:"goroutines"`
-	Fds        int     `json:"fds"`
-	HeapBytes  uint64  `json:"heap_bytes"`
-	// Fronts' connections are not among the relays.
-	Fronts []FrontStatus `json:"fronts"`
-}
-
 // Status counts what there is now.
-func (b *Broker) Status() Status {
+func (b *Broker) Status() api.Status {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	fds, _ := os.ReadDir("/proc/self/fd")
 	fronts := b.frontStatus()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return Status{
+	return api.Status{
 		PID: os.Getpid(), Uptime: time.Since(b.started).Seconds(),
 		Sessions: len(b.sessions), Sockets: len(b.sockets), Relays: b.relays,
 		Goroutines: runtime.NumGoroutine(), Fds: len(fds), HeapBytes: m.HeapAlloc, Fronts: fronts,

@@ -24,6 +24,7 @@ type dialState struct {
 	port     *ephemeral
 	decision policy.Decision
 	patience time.Duration
+	why      string // it is carried as it is; connectTo's, before finish
 
 	cancel context.CancelFunc
 
@@ -313,6 +314,9 @@ func (d *dialState) answer(waiters []*waiter, errno unix.Errno, again bool) {
 
 func (d *dialState) log(err error) {
 	log := d.sock.sess.log
+	if err != nil {
+		d.sock.b.ledger.connectFails(unix.ErrnoName(asErrno(err, unix.ETIMEDOUT)))
+	}
 	if err == nil {
 		log.Debug("connected", "socket", d.sock.cookie, "local", d.local, "remote", d.remote)
 		return
@@ -381,6 +385,7 @@ func (d *dialState) open(t transport, fd int) error {
 		sock.anchor = nil
 		sock.dropAnchor()
 	}
+	d.relay.why = d.why
 	d.relay.start(t)
 	return nil
 }

@@ -64,6 +64,7 @@ func (b *Broker) Admit(c *net.UnixConn, allow func(Peer) error) error {
 	if err != nil {
 		return err
 	}
+	s.pid.Store(firstProcess(h, cred.PID))
 	b.wg.Go(func() { _ = s.Serve() }) // logs its own end
 	return nil
 }

@@ -85,6 +85,7 @@ func (r *relay) refuse() {
 	r.refusing = true
 	over := r.upOver
 	r.mu.Unlock()
+	r.fails(endRefused)
 	switch {
 	case over:
 		r.t.Reset()
@@ -142,6 +143,7 @@ func errnoAfterEnd(err error) unix.Errno {
 // That the peer's program reads no more is learned only by writing.
 func (r *relay) writeEnded(err error) {
 	if errors.Is(err, quic.ErrReset) || errors.Is(err, quic.ErrLost) {
+		r.failsBy(err)
 		r.cut(errnoAfterEnd(err))
 	}
 }

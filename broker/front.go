@@ -7,7 +7,9 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 
+	"github.com/poemq/poemq/broker/api"
 	"github.com/poemq/poemq/broker/policy"
 	"github.com/poemq/poemq/quic"
 	"golang.org/x/sys/unix"
@@ -45,20 +47,6 @@ type front struct {
 	living atomic.Int64
 	total  atomic.Uint64
 	failed atomic.Uint64
-}
-
-// FrontStatus is a look at a front.
-type FrontStatus struct {
-	Kind     string `json:"kind"` // "expose" or "forward"
-	Listen   string `json:"listen"`
-	To       string `json:"to"`
-	Mode     string `json:"mode,omitempty"`
-	Identity string `json:"identity,omitempty"`
-	// Connections carry bytes now; Total did, now or before; Failed never came to it.
-	Connections int64  `json:"connections"`
-	Total       uint64 `json:"total"`
-	Failed      uint64 `json:"failed"`
-	Error       string `json:"error,omitempty"` // why it is not served
 }
 
 // fronts are what is served now. The zero fronts are none.
@@ -174,7 +162,10 @@ func (f *front) carry(x, y transport) {
 	f.total.Add(1)
 	f.living.Add(1)
 	defer f.living.Add(-1)
-	carryBoth(f.b.ctx, x, y)
+	begun := time.Now()
+	toX, toY := carryBoth(f.b.ctx, x, y)
+	f.b.log.Info("connection of a front ends", "front", f.String(), "from", x.RemoteAddr(), "from_via", via(x), "to", y.RemoteAddr(), "to_via", via(y),
+		"sent", toY, "received", toX, "duration", time.Since(begun).Round(time.Microsecond))
 }
 
 // fails notes a connection that does not come about.
@@ -186,8 +177,8 @@ func (f *front) fails(from netip.AddrPort, err error) {
 	f.b.log.Info("connection of a front failed", "front", f.String(), "from", from, "error", err)
 }
 
-func (f *front) status() FrontStatus {
-	s := FrontStatus{
+func (f *front) status() api.Front {
+	s := api.Front{
 		Kind: "forward", Listen: f.Listen.String(), To: f.To, Identity: f.Identity,
 		Connections: f.living.Load(), Total: f.total.Load(), Failed: f.failed.Load(),
 	}
@@ -203,10 +194,10 @@ func (f *front) status() FrontStatus {
 }
 
 // frontStatus looks at all of them.
-func (b *Broker) frontStatus() []FrontStatus {
+func (b *Broker) frontStatus() []api.Front {
 	b.fronts.mu.Lock()
 	defer b.fronts.mu.Unlock()
-	all := make([]FrontStatus, 0, len(b.fronts.all))
+	all := make([]api.Front, 0, len(b.fronts.all))
 	for _, f := range b.fronts.all {
 		all = append(all, f.status())
 	}

@@ -73,6 +73,7 @@ func (b *Broker) letIn(g *hook.Guest, uid uint32) error {
 		g.Refuse(err)
 		return err
 	}
+	s.pid.Store(g.Cred.Pid)
 	h := s.source.(*hooked)
 	h.Add(g)
 	if h.door != nil {

@@ -15,10 +15,11 @@ import (
 
 // listenState is a listening socket: what has arrived for it and who waits.
 type listenState struct {
-	sock   *Socket
-	anchor *addfd.Anchor
-	point  *listenPoint // nil when only TCP is served; guarded by pointTable.mu
-	tcp    net.Listener // nil when only QUIC is served
+	sock     *Socket
+	anchor   *addfd.Anchor
+	point    *listenPoint    // nil when only TCP is served; guarded by pointTable.mu
+	tcp      net.Listener    // nil when only QUIC is served
+	decision policy.Decision // it is served by
 	// zeroRTT is that the program bears replay of what comes first.
 	zeroRTT bool
 	// ready is closed when the program's socket listens, or will not: what
@@ -112,7 +113,7 @@ func (b *Broker) serve(sock *Socket, fd, backlog int, decision policy.Decision) 
 	if anchor == nil {
 		return unix.ENOBUFS // said when it could not be held
 	}
-	l := &listenState{sock: sock, anchor: anchor, copy: -1, room: make(chan struct{}, maxRoom), ready: make(chan struct{}), zeroRTT: decision.ZeroRTT}
+	l := &listenState{sock: sock, anchor: anchor, copy: -1, room: make(chan struct{}, maxRoom), ready: make(chan struct{}), zeroRTT: decision.ZeroRTT, decision: decision}
 	defer close(l.ready)
 	mode := decision.Mode
 	// QUIC comes first: a client that finds TCP alone remembers that. But TCP

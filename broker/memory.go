@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/poemq/poemq/broker/api"
 	"github.com/poemq/poemq/quic"
 	"golang.org/x/sys/unix"
 )
@@ -40,13 +41,12 @@ func (d *dialState) place() place { return place{d.ns.ID(), d.uid, d.remote} }
 
 // Remembered is a destination that is reached by TCP at once.
 type Remembered struct {
-	Remote  netip.AddrPort `json:"destination"`
-	UID     uint32         `json:"uid"`
-	NetNS   uint64         `json:"netns"`  // inode
-	Answer  string         `json:"answer"` // "tcp"
-	Reason  string         `json:"reason"` // why not by QUIC
-	Since   time.Time      `json:"since"`
-	Expires time.Time      `json:"expires"`
+	Remote  netip.AddrPort
+	UID     uint32
+	NetNS   uint64 // inode
+	Reason  string // why not by QUIC
+	Since   time.Time
+	Expires time.Time
 
 	trust time.Duration // from Since to Expires
 }
@@ -71,13 +71,20 @@ func (r *Remembered) place() place { return place{r.NetNS, r.UID, r.Remote} }
 
 // has reports that p is to be reached by TCP.
 func (m *memory) has(p place) bool {
+	_, ok := m.reason(p)
+	return ok
+}
+
+// reason tells why p is to be reached by TCP, if so.
+func (m *memory) reason(p place) (reason string, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	e := m.m[p]
 	if e == nil {
-		return false
+		return "", false
 	}
-	return time.Now().Before(e.Value.(*Remembered).Expires)
+	r := e.Value.(*Remembered)
+	return r.Reason, time.Now().Before(r.Expires)
 }
 
 func (m *memory) remove(e *list.Element) {
@@ -106,7 +113,7 @@ func (m *memory) learn(p place, reason string, f Fallback) {
 	}
 	now := time.Now()
 	m.m[p] = m.order.PushBack(&Remembered{
-		Remote: p.remote, UID: p.uid, NetNS: p.ns, Answer: "tcp", Reason: reason, Since: now, Expires: now.Add(trust), trust: trust,
+		Remote: p.remote, UID: p.uid, NetNS: p.ns, Reason: reason, Since: now, Expires: now.Add(trust), trust: trust,
 	})
 	m.bound(f.Entries)
 }
@@ -164,6 +171,26 @@ func (b *Broker) Remembered() []Remembered {
 		}
 	}
 	return all
+}
+
+func (r *Remembered) plain() api.Fallback {
+	return api.Fallback{Remote: r.Remote, UID: r.UID, NetNS: r.NetNS, Answer: "tcp", Reason: r.Reason, Since: r.Since, Expires: r.Expires}
+}
+
+// Fallbacks lists what is remembered for users that see allows.
+func (b *Broker) Fallbacks(see func(uid uint32) bool) []api.Fallback {
+	all := []api.Fallback{}
+	for _, r := range b.Remembered() {
+		if see(r.UID) {
+			all = append(all, r.plain())
+		}
+	}
+	return all
+}
+
+// ForgetFor is Forget for the users that see allows.
+func (b *Broker) ForgetFor(remote netip.AddrPort, see func(uid uint32) bool) int {
+	return b.memory.forgetIf(func(r *Remembered) bool { return see(r.UID) && (!remote.IsValid() || r.Remote == remote) })
 }
 
 // Forget has connections to remote try QUIC again, in every network namespace

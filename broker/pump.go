@@ -33,9 +33,9 @@ type pumpSide struct {
 	taken atomic.Uint64 // octets it took
 }
 
-// carryBoth owns x and y, and returns when both have ended. The end of ctx
-// resets them.
-func carryBoth(ctx context.Context, x, y transport) {
+// carryBoth owns x and y, and returns when both have ended, with the octets that
+// each took. The end of ctx resets them.
+func carryBoth(ctx context.Context, x, y transport) (toX, toY uint64) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	p := &pump{ctx: ctx, sides: [2]*pumpSide{{t: x}, {t: y}}}
@@ -48,6 +48,7 @@ func carryBoth(ctx context.Context, x, y transport) {
 		p.finish(s)
 	}
 	stop()
+	return p.sides[0].taken.Load(), p.sides[1].taken.Load()
 }
 
 func (p *pump) resetBoth() {

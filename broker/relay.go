@@ -27,6 +27,8 @@ type relay struct {
 	raw syscall.RawConn
 	fd  int // of end
 
+	account
+
 	// hungUpEarly is called when the program closes its socket before there is
 	// a connection. Set before watch.
 	hungUpEarly func()
@@ -91,6 +93,7 @@ func (r *relay) attach(s *Socket) {
 	r.mu.Lock()
 	r.sock = s
 	r.mu.Unlock()
+	r.sess.Store(s.sess)
 }
 
 // watch starts the up direction, which until start looks for the program's
@@ -125,6 +128,7 @@ func (r *relay) start(t transport) {
 	dead := r.aborted || r.done
 	if !dead {
 		r.running++
+		r.b.ledger.begins(r)
 	}
 	r.mu.Unlock()
 	if dead {
@@ -145,6 +149,7 @@ func (r *relay) finish() {
 	r.mu.Lock()
 	t, sock, atEnd, aborted := r.t, r.sock, r.atEnd, r.aborted
 	r.mu.Unlock()
+	r.settle(t, sock)
 	r.end.Close()
 	if t != nil {
 		t.Close()
@@ -208,6 +213,7 @@ func (r *relay) up() {
 }
 
 func (r *relay) send(p []byte) {
+	r.sent.Add(uint64(len(p)))
 	if r.stoppedWriting() {
 		return // nobody reads it; the program learns so when down has ended
 	}
@@ -229,6 +235,7 @@ func (r *relay) writeFailed(err error) {
 	ended, known, ours := r.downDone, r.stopped, errors.Is(err, net.ErrClosed)
 	r.stopped = known || !ours
 	r.mu.Unlock()
+	r.failsBy(err)
 	switch {
 	case ended:
 		r.cut(errnoAfterEnd(err))
@@ -245,6 +252,7 @@ func (r *relay) endOfFile() {
 		r.closedHard() // SO_LINGER with 0 seconds (socket(7))
 		return
 	}
+	r.finishes(endOurs)
 	err := r.t.CloseWrite()
 	switch {
 	case err == nil, errors.Is(err, quic.ErrStopped), errors.Is(err, net.ErrClosed):
@@ -277,6 +285,7 @@ func (r *relay) lingersNot() bool {
 
 // closedHard is TCP's RST in the way of the peer.
 func (r *relay) closedHard() {
+	r.fails(endOurReset)
 	r.sock.closedByProgram()
 	r.t.Reset()
 }
@@ -287,6 +296,7 @@ func (r *relay) abandonQueued() {
 	r.mu.Lock()
 	t := r.t
 	r.mu.Unlock()
+	r.fails(endGivenUp)
 	if t != nil {
 		t.Reset()
 	}
@@ -403,12 +413,14 @@ func (r *relay) down() {
 
 func (r *relay) downEnded(err error) {
 	if !errors.Is(err, io.EOF) {
+		r.failsBy(err)
 		r.abort()
 		if errors.Is(err, quic.ErrGivenUp) && r.givenUp != nil {
 			r.givenUp()
 		}
 		return
 	}
+	r.finishes(endPeers)
 	r.mu.Lock()
 	r.downDone = true
 	sock, over, stopped := r.sock, r.upDone, r.stopped

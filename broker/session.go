@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
+	"time"
 
 	"github.com/poemq/poemq/broker/policy"
 	"github.com/poemq/poemq/notify"
@@ -22,7 +24,15 @@ type Session struct {
 	match [][3]int
 	// seesSetns is that the filter traps what changes the network namespace.
 	seesSetns bool
-	uid       uint32 // of who handed it over
+	uid       uint32       // of who handed it over
+	pid       atomic.Int32 // of its first process; 0: not known
+	begun     time.Time
+	calls     [callKinds]atomic.Uint64 // that were answered
+
+	// Of connections that have ended; the ledger's mu guards them.
+	past        octets
+	connections uint64
+	settled     bool // calls are in the ledger, too
 
 	source source
 	ended  chan struct{} // closed when it is served no more
@@ -85,6 +95,7 @@ func (b *Broker) NewSession(h *handover.Handover, uid uint32) (*Session, error) 
 // register makes s one of the broker's sessions.
 func (b *Broker) register(s *Session) {
 	s.ID, s.b, s.stale, s.ended = b.nextSession.Add(1), b, make(map[int]*waiter), make(chan struct{})
+	s.begun = time.Now()
 	if len(s.match) == 0 {
 		s.match = defaultMatch
 	}
@@ -101,9 +112,10 @@ func (b *Broker) register(s *Session) {
 
 // Serve answers the session's calls until its last task has ended.
 func (s *Session) Serve() error {
-	s.log.Info("session begins", "asks", s.asked, "uid", s.uid)
+	s.log.Info("session begins", "asks", s.asked, "uid", s.uid, "pid", s.pid.Load())
 	s.release()
 	err := s.source.serve(s)
+	s.settle(err)
 	close(s.ended)
 	s.kept.end()
 	s.b.mu.Lock()
@@ -111,12 +123,7 @@ func (s *Session) Serve() error {
 	s.b.changed.Broadcast()
 	s.b.mu.Unlock()
 	s.b.targets.Sweep()
-	if err != nil {
-		s.log.Error("session ends", "error", err)
-		return err
-	}
-	s.log.Info("session ends")
-	return nil
+	return err
 }
 
 // notified handles a call that came by seccomp.
@@ -138,6 +145,7 @@ func (s *Session) notified(n *notify.Notification) {
 
 // handle has a call answered, wherever it came from.
 func (s *Session) handle(r Request) {
+	s.calls[r.Call()%callKinds].Add(1)
 	switch r.Call() {
 	case notify.Socket:
 		s.socket(r)

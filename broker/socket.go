@@ -215,6 +215,7 @@ func (s *Socket) abandon() {
 	relay := s.relay
 	s.mu.Unlock()
 	if relay != nil {
+		relay.fails(endBroker)
 		relay.abort()
 	}
 	s.closedByProgram()

@@ -45,6 +45,7 @@ type attempt struct {
 	peer    quic.Peer // not for policy.Off
 	port    uint16    // of our side, as the peer is told
 	dialTCP func(context.Context) (transport, error)
+	why     string // it is carried as it is, where that is not plain from mode
 }
 
 // connectTo reaches d's peer as the policy says.
@@ -59,7 +60,12 @@ func (b *Broker) connectTo(ctx context.Context, d *dialState) (transport, error)
 	if a.mode != policy.Off {
 		a.peer = d.peer()
 	}
-	return b.reach(ctx, &a)
+	t, err := b.reach(ctx, &a)
+	if err == nil {
+		a.decides(d.decision, t)
+		d.why = a.why
+	}
+	return t, err
 }
 
 // reach makes the connection that a describes.
@@ -75,8 +81,11 @@ func (b *Broker) reach(ctx context.Context, a *attempt) (transport, error) {
 		b.memory.forget(a.place)
 		return st, nil
 	}
-	if b.memory.has(a.place) {
+	if reason, ok := b.memory.reason(a.place); ok {
 		t, err := a.dialTCP(ctx)
+		if err == nil {
+			b.fellBack(a, reason, "remembered: ")
+		}
 		if err == nil || errors.Is(context.Cause(ctx), context.Canceled) {
 			return t, err
 		}
@@ -86,6 +95,12 @@ func (b *Broker) reach(ctx context.Context, a *attempt) (transport, error) {
 		}
 	}
 	return b.race(ctx, a)
+}
+
+// fellBack notes why a is carried by TCP.
+func (b *Broker) fellBack(a *attempt, reason, known string) {
+	a.why = "fallback, " + known + reason
+	b.ledger.fallsBack(reason)
 }
 
 type raced struct {
@@ -161,6 +176,7 @@ func (b *Broker) race(ctx context.Context, a *attempt) (transport, error) {
 					b.memory.forget(a.place)
 				} else if reason, ok := notQUIC(quicErr, heard || len(answered) > 0); ok {
 					b.memory.learn(a.place, reason, fallback)
+					b.fellBack(a, reason, "")
 				}
 				return r.t, nil
 			}

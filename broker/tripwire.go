@@ -190,6 +190,7 @@ func (r *relay) unread() bool {
 // accepted gives r, which waited in a queue, the program's socket. The tripwire
 // was laid when it was taken out.
 func (r *relay) accepted(s *Socket) {
+	r.sess.Store(s.sess)
 	r.mu.Lock()
 	r.sock = s
 	aborted := r.aborted

@@ -69,7 +69,7 @@
 //
 // # Limits
 //
-//   - Linux 5.14 or newer on x86_64. i386 programs are trapped too, whatever the
+//   - Linux 5.14 or newer on x86_64 and arm64. i386 (and 32-bit ARM) programs are trapped too, whatever the
 //     calls' arguments; x32 ones get ENOSYS.
 //   - One seccomp listener in a process tree (EBUSY): no nesting.
 //   - Chain: the program's parent is poemqd; a signal sent to the whole process

@@ -42,6 +42,8 @@ type conn struct {
 	// handshake was over; a client's only.
 	early *early
 	since time.Time
+	id    uint64     // of this host's connections, from 1
+	trace *traceSlot // nil: there is no place for one
 	// visit is what the limits count for the peer; nil of a client's.
 	visit   *visit
 	octets  atomic.Int64 // read by all streams there were
@@ -83,9 +85,10 @@ const (
 const lingerTime = 60 * time.Second
 
 func newConn(h *Host, qc *quicgo.Conn) *conn {
+	slot, _ := qc.Context().Value(qlogPeer{}).(*traceSlot)
 	return &conn{
 		h: h, qc: qc, local: udpAddrPort(qc.LocalAddr()), remote: udpAddrPort(qc.RemoteAddr()),
-		onIdle: func() {}, onDrain: func() {}, since: time.Now(),
+		onIdle: func() {}, onDrain: func() {}, since: time.Now(), id: h.nextConn.Add(1), trace: slot,
 	}
 }
 
@@ -101,6 +104,7 @@ func udpAddrPort(a net.Addr) netip.AddrPort {
 // run starts the connection's goroutines; the host's WaitGroup counts them.
 // ended is called when the connection is dead and its timers are stopped.
 func (c *conn) run(ended func()) {
+	c.h.past.begin(c)
 	c.h.guardMemory()
 	c.h.wg.Go(c.readControl)
 	c.h.wg.Go(func() {
@@ -110,6 +114,7 @@ func (c *conn) run(ended func()) {
 		stop(c.keep)
 		stop(c.linger)
 		c.mu.Unlock()
+		c.h.past.end(c)
 		c.h.log.Debug("connection ended", "peer", c.remote, "local", c.local, "cause", context.Cause(c.qc.Context()))
 		ended()
 	})

@@ -69,6 +69,8 @@ type Config struct {
 	// QlogDir gets a file for each connection in the qlog format; "": none.
 	// See Host.SetQlog.
 	QlogDir string
+	// QlogUnset is the directory of what Trace asks for while QlogDir is "".
+	QlogUnset string
 	// QlogMaxFiles is how many such files are kept; default 256.
 	QlogMaxFiles int
 	// QlogMaxBytes is where a file stops; default 16 MiB.
@@ -114,6 +116,9 @@ type Host struct {
 
 	sessions *sessions
 	qlog     *qlogs
+
+	nextConn atomic.Uint64 // the last conn.id given
+	past     past
 
 	bufferOnce sync.Once
 }

@@ -35,7 +35,8 @@ type pins struct {
 
 type pin struct {
 	key  string
-	line int // in the file, from 1; 0 in memory
+	line int    // in the file, from 1; 0 in memory
+	date string // as the file has it
 }
 
 type fileState struct {
@@ -102,19 +103,19 @@ func (p *pins) confirm(peer netip.AddrPort, key string) (first bool, warning, er
 		p.memory[peer] = pin{key: key}
 		return true, nil, nil
 	}
-	f, err := os.OpenFile(p.path, os.O_RDWR|os.O_APPEND|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	f, err := openPins(p.path)
+	if errors.Is(err, errLock) {
+		return false, nil, err
+	}
 	if err != nil {
 		p.memory[peer] = pin{key: key}
 		return true, fmt.Errorf("%s cannot be written, the key of %v is pinned in memory only: %w", p.path, peer, err), nil
 	}
 	defer f.Close() // releases the lock
-	if err := flock(f); err != nil {
-		return false, nil, fmt.Errorf("lock %s: %w", p.path, err)
-	}
 	if known, err := p.find(peer, key); known || err != nil {
 		return false, nil, err
 	}
-	line := fmt.Sprintf("%v %s %s\n", peer, key, time.Now().UTC().Format(time.DateOnly))
+	line := pinLine(peer, key, time.Now())
 	if !endsLine(f) {
 		line = "\n" + line
 	}
@@ -207,7 +208,11 @@ func parsePins(b []byte) (map[netip.AddrPort][]pin, error) {
 			return nil, fmt.Errorf("line %d: want \"IP:PORT sha256:BASE64 DATE\"", n)
 		}
 		peer = netip.AddrPortFrom(peer.Addr().Unmap(), peer.Port())
-		known[peer] = append(known[peer], pin{f[1], n})
+		k := pin{key: f[1], line: n}
+		if len(f) > 2 {
+			k.date = f[2]
+		}
+		known[peer] = append(known[peer], k)
 	}
 	return known, sc.Err()
 }

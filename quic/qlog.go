@@ -27,10 +27,12 @@ type qlogs struct {
 	log      *slog.Logger
 	maxFiles int
 	maxBytes int64
+	unset    string // directory of what Trace asks for while dir is ""
 
-	mu         sync.Mutex // guards what follows, and orders the making of files
-	dir        string     // "": off
-	complained bool       // since dir was set
+	mu         sync.Mutex                  // guards what follows, and orders the making of files
+	wanted     map[netip.AddrPort]struct{} // peers whose connections Trace asks for
+	dir        string                      // "": off
+	complained bool                        // since dir was set
 	open       map[*qlogFile]struct{}
 	wg         sync.WaitGroup // the files' goroutines
 }
@@ -38,7 +40,7 @@ type qlogs struct {
 func newQlogs(cfg Config) *qlogs {
 	q := &qlogs{
 		log: cfg.Log, dir: cfg.QlogDir, maxFiles: cfg.QlogMaxFiles, maxBytes: cfg.QlogMaxBytes,
-		open: map[*qlogFile]struct{}{},
+		open: map[*qlogFile]struct{}{}, wanted: map[netip.AddrPort]struct{}{}, unset: cfg.QlogUnset,
 	}
 	if q.maxFiles <= 0 {
 		q.maxFiles = 256
@@ -60,9 +62,16 @@ func (h *Host) SetQlog(dir string) {
 
 type qlogPeer struct{}
 
-// withPeer tells trace the address of a connection's peer.
+// traceSlot is what a connection and its trace know of each other.
+type traceSlot struct {
+	peer netip.AddrPort
+	file atomic.Pointer[qlogFile] // nil: nothing is written
+}
+
+// withPeer tells trace the address of a connection's peer, and has a place for
+// what it answers.
 func withPeer(ctx context.Context, peer netip.AddrPort) context.Context {
-	return context.WithValue(ctx, qlogPeer{}, peer)
+	return context.WithValue(ctx, qlogPeer{}, &traceSlot{peer: peer})
 }
 
 // trace is asked by quic-go for each new connection; nil: it writes nothing.
@@ -70,15 +79,19 @@ func (h *Host) trace(ctx context.Context, client bool, id quicgo.ConnectionID) q
 	q := h.qlog
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.dir == "" {
+	slot, _ := ctx.Value(qlogPeer{}).(*traceSlot)
+	if slot == nil {
+		slot = new(traceSlot)
+	}
+	dir := q.dirFor(client, slot.peer)
+	if dir == "" {
 		return nil
 	}
 	role := "server"
 	if client {
 		role = "client"
 	}
-	peer, _ := ctx.Value(qlogPeer{}).(netip.AddrPort)
-	f, err := q.create(qlogName(time.Now(), role, peer, id))
+	f, err := q.create(dir, qlogName(time.Now(), role, slot.peer, id))
 	if err != nil {
 		q.complain(err)
 		return nil
@@ -87,6 +100,7 @@ func (h *Host) trace(ctx context.Context, client bool, id quicgo.ConnectionID) q
 	f.rec = f.seq.AddProducer()
 	q.open[f] = struct{}{}
 	q.wg.Go(f.seq.Run)
+	slot.file.Store(f)
 	return f
 }
 
@@ -104,22 +118,22 @@ func qlogName(now time.Time, role string, peer netip.AddrPort, id quicgo.Connect
 }
 
 // create makes a file, after making room for it; mu is held.
-func (q *qlogs) create(name string) (*qlogFile, error) {
-	if err := os.MkdirAll(q.dir, 0o700); err != nil {
+func (q *qlogs) create(dir, name string) (*qlogFile, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	entries, err := os.ReadDir(q.dir) // sorted
+	entries, err := os.ReadDir(dir) // sorted
 	if err != nil {
 		return nil, err
 	}
 	entries = slices.DeleteFunc(entries, func(e os.DirEntry) bool { return !qlogOurs.MatchString(e.Name()) })
 	for len(entries) >= q.maxFiles {
-		if err := os.Remove(filepath.Join(q.dir, entries[0].Name())); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := os.Remove(filepath.Join(dir, entries[0].Name())); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return nil, err
 		}
 		entries = entries[1:]
 	}
-	f, err := os.OpenFile(filepath.Join(q.dir, name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := os.OpenFile(filepath.Join(dir, name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -130,14 +144,14 @@ func (q *qlogs) create(name string) (*qlogFile, error) {
 func (q *qlogs) complain(err error) {
 	if !q.complained {
 		q.complained = true
-		q.log.Warn("qlog files are not written", "dir", q.dir, "err", err)
+		q.log.Warn("qlog files are not written", "err", err)
 	}
 }
 
 // close ends what connections have left open. It is called when they are over.
 func (q *qlogs) close() {
 	q.mu.Lock()
-	q.dir = ""
+	q.dir, q.unset = "", ""
 	left := q.open
 	q.open = map[*qlogFile]struct{}{}
 	q.mu.Unlock()

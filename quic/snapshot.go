@@ -7,6 +7,7 @@ import (
 
 // ConnInfo is a connection as an operator sees it.
 type ConnInfo struct {
+	ID          uint64         // of this host's connections, from 1
 	Client      bool           // we dialed it
 	Peer, Local netip.AddrPort // UDP
 	UID         uint32         // of the programs that share it; a client's only
@@ -22,6 +23,9 @@ type ConnInfo struct {
 	Resumed     bool // from a kept session
 	ZeroRTT     bool // 0-RTT data was accepted
 	Version     string
+	Identity    PeerIdentity // what is verified of the peer
+	Qlog        string       // the file that a trace is written to; "": none
+	Draining    bool         // it takes no new streams
 }
 
 // Snapshot lists the connections that are open now, in no order.
@@ -53,15 +57,16 @@ func (h *Host) Snapshot() []ConnInfo {
 func (c *conn) info(now time.Time) ConnInfo {
 	i := ConnInfo{
 		Peer: c.remote, Local: c.local, Stats: c.stats(), Since: c.since, Age: now.Sub(c.since),
-		Handshaking: !handshakeOver(c.qc),
+		Handshaking: !handshakeOver(c.qc), ID: c.id, Qlog: c.tracedTo(),
 	}
 	i.Streams = i.Stats.Streams
 	if !i.Handshaking { // before, quic-go may be writing what this reads
 		cs := c.qc.ConnectionState()
 		i.Resumed, i.ZeroRTT, i.Version = cs.TLS.DidResume, cs.Used0RTT, cs.Version.String()
+		i.Identity = c.identity()
 	}
 	c.mu.Lock()
-	i.Total = c.total
+	i.Total, i.Draining = c.total, c.draining
 	c.mu.Unlock()
 	return i
 }

@@ -9,7 +9,8 @@ go=${GO:-go}
 # On a machine without a module cache the commands below would tell of what they
 # download, which would pass for a finding.
 "$go" mod download
-GOBIN=$tools "$go" install -C tools tool
+# nfpm is for packages only, and large.
+GOBIN=$tools "$go" install -C tools honnef.co/go/tools/cmd/staticcheck mvdan.cc/gofumpt
 
 failed=0
 check() {

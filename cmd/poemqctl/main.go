@@ -1,18 +1,19 @@
-// Command poemqctl asks and steers a running poemqd, and keeps a fleet's CA.
+// Command poemqctl asks and steers a running poemqd, finds out what a host is
+// able to, and keeps a fleet's CA.
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
 	"os"
-	"time"
+	"os/signal"
+	"path/filepath"
 
+	"github.com/poemq/poemq/broker/api"
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 )
 
 // version is stamped in by the build (-ldflags -X).
@@ -23,132 +24,88 @@ func main() {
 		Use: "poemqctl", Short: "Ask and steer a running poemqd", Version: version,
 		SilenceUsage: true, SilenceErrors: true,
 	}
-	var control string
-	var asJSON bool
-	root.PersistentFlags().StringVar(&control, "control", envOr("POEMQ_CONTROL", "/run/poemq/control.sock"), "poemqd's control socket (env POEMQ_CONTROL)")
-	root.PersistentFlags().BoolVar(&asJSON, "json", false, "print JSON")
+	o := new(options)
+	root.PersistentFlags().StringVar(&o.control, "control", "", "poemqd's control `SOCKET` (env POEMQ_CONTROL; default "+api.SystemSocket+", or the one of your own poemqd in XDG_RUNTIME_DIR)")
+	root.PersistentFlags().BoolVar(&o.json, "json", false, "print JSON")
 	root.AddCommand(
-		&cobra.Command{
-			Use: "version", Short: "Print the version", Args: cobra.NoArgs,
-			Run: func(*cobra.Command, []string) { printVersion(os.Stdout, asJSON) },
-		},
-		&cobra.Command{
-			Use: "status", Short: "Show what poemqd is doing", Args: cobra.NoArgs,
-			RunE: func(c *cobra.Command, _ []string) error { return status(c.Context(), control, asJSON, os.Stdout) },
-		},
-		caCommand(&asJSON),
-		ociProfileCommand(),
-		fallbackCommand(&control, &asJSON),
-		whyCommand(&control, &asJSON),
-		drainCommand(&control, &asJSON),
-		enableCommand(&asJSON), disableCommand(&asJSON),
+		versionCommand(o), statusCommand(o), psCommand(o), ssCommand(o), connsCommand(o), topCommand(o),
+		whyCommand(o), fallbackCommand(o), trustCommand(o), caCommand(&o.json), ociProfileCommand(),
+		reloadCommand(o), logLevelCommand(o), qlogCommand(o),
+		drainCommand(o), enableCommand(&o.json), disableCommand(&o.json),
 	)
-	if err := root.ExecuteContext(context.Background()); err != nil {
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	err := root.ExecuteContext(ctx)
+	stop()
+	if err != nil && !errors.Is(err, errSaid) {
 		fmt.Fprintln(os.Stderr, "poemqctl:", err)
+	}
+	if err != nil {
 		os.Exit(1)
 	}
 }
 
-func envOr(name, unset string) string {
-	if v := os.Getenv(name); v != "" {
-		return v
-	}
-	return unset
+// errSaid is a failure that standard output tells of already.
+var errSaid = errors.New("said")
+
+// options are the flags of every command.
+type options struct {
+	control string
+	json    bool
 }
 
-func printVersion(w io.Writer, asJSON bool) {
-	if asJSON {
-		fmt.Fprintf(w, "{\"version\":%q}\n", version)
-		return
+// socket is the control socket to ask: what was named, else the system's, else
+// the user's own if there is one.
+func (o *options) socket() string {
+	for _, named := range []string{o.control, os.Getenv("POEMQ_CONTROL")} {
+		if named != "" {
+			return named
+		}
 	}
-	fmt.Fprintln(w, "poemqctl", version)
+	if _, err := os.Stat(api.SystemSocket); err != nil {
+		if dir := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) {
+			if own := filepath.Join(dir, "poemq", "control.sock"); exists(own) {
+				return own
+			}
+		}
+	}
+	return api.SystemSocket
 }
 
-const askTimeout = 10 * time.Second
-
-// ask has the control API do method on path, and gives its answer.
-func ask(ctx context.Context, control, method, path string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	client := &http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", control)
-		},
-	}}
-	defer client.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, method, "http://poemqd"+path, nil)
-	if err != nil {
-		return nil, err
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return nil, fmt.Errorf("ask poemqd at %s: %w (is it running? name its socket with --control)", control, err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 16<<20))
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("poemqd at %s answered %s: %s", control, resp.Status, bytes.TrimSpace(body))
-	}
-	return body, err
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
-func status(ctx context.Context, control string, asJSON bool, w io.Writer) error {
-	body, err := ask(ctx, control, http.MethodGet, "/v1/status")
-	if err != nil {
-		return err
-	}
-	if asJSON {
-		_, err = w.Write(body)
-		return err
-	}
-	var s struct {
-		Version    string  `json:"version"`
-		PID        int     `json:"pid"`
-		Uptime     float64 `json:"uptime_seconds"`
-		Sessions   int     `json:"sessions"`
-		Sockets    int     `json:"sockets"`
-		Relays     int     `json:"relays"`
-		Goroutines int     `json:"goroutines"`
-		Fds        int     `json:"fds"`
-		HeapBytes  uint64  `json:"heap_bytes"`
-		Fronts     []front `json:"fronts"`
-	}
-	if err := json.Unmarshal(body, &s); err != nil {
-		return fmt.Errorf("poemqd at %s: %w", control, err)
-	}
-	up := time.Duration(s.Uptime * float64(time.Second)).Round(time.Second)
-	_, err = fmt.Fprintf(w, "poemqd %s, pid %d, up %v\nsessions %d, sockets %d, connections %d\nfds %d, goroutines %d, heap %.1f MiB\n",
-		s.Version, s.PID, up, s.Sessions, s.Sockets, s.Relays, s.Fds, s.Goroutines, float64(s.HeapBytes)/(1<<20))
-	for _, f := range s.Fronts {
+func (o *options) client() *api.Client { return api.New(o.socket()) }
+
+// show asks for path, and prints the answer: as it came with --json, else as
+// print has it.
+func show[T any](c *cobra.Command, o *options, method, path string, body any, print func(io.Writer, T) error) error {
+	client := o.client()
+	defer client.Close()
+	if o.json {
+		answer, err := client.Raw(c.Context(), method, path, body)
 		if err == nil {
-			_, err = fmt.Fprintln(w, f)
+			_, err = c.OutOrStdout().Write(answer)
 		}
+		return err
 	}
-	return err
+	answer, err := api.Do[T](c.Context(), client, method, path, body)
+	if err != nil {
+		return err
+	}
+	return print(c.OutOrStdout(), answer)
 }
 
-// front is a port that poemqd itself serves.
-type front struct {
-	Kind        string `json:"kind"`
-	Listen      string `json:"listen"`
-	To          string `json:"to"`
-	Mode        string `json:"mode"`
-	Identity    string `json:"identity"`
-	Connections int64  `json:"connections"`
-	Total       uint64 `json:"total"`
-	Failed      uint64 `json:"failed"`
-	Error       string `json:"error"`
-}
-
-func (f front) String() string {
-	s := fmt.Sprintf("%s %s to %s", f.Kind, f.Listen, f.To)
-	for _, more := range []string{f.Mode, f.Identity} {
-		if more != "" {
-			s += ", " + more
-		}
+func versionCommand(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if o.json {
+				return printJSON(c.OutOrStdout(), map[string]string{"version": version})
+			}
+			_, err := fmt.Fprintln(c.OutOrStdout(), "poemqctl", version)
+			return err
+		},
 	}
-	if f.Error != "" {
-		return s + ": not served: " + f.Error
-	}
-	return fmt.Sprintf("%s: connections %d, total %d, failed %d", s, f.Connections, f.Total, f.Failed)
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/poemq/poemq/broker"
+	"github.com/poemq/poemq/broker/api"
 	"github.com/poemq/poemq/broker/config"
 	"github.com/spf13/cobra"
 )
@@ -63,7 +64,7 @@ func (r *running) reloadOn(ctx context.Context, hup <-chan os.Signal, o *options
 			return
 		case <-hup:
 			tellReloading()
-			r.reload(o.sources(false), level, log)
+			_, _ = r.reload(o.sources(false), level, log) // it says itself what came of it
 			tell(daemon.SdNotifyReady)
 		}
 	}
@@ -71,7 +72,9 @@ func (r *running) reloadOn(ctx context.Context, hup <-chan os.Signal, o *options
 
 // reload takes over what can change in a running broker. A fault leaves
 // everything as it was.
-func (r *running) reload(s config.Sources, level *slog.LevelVar, log *slog.Logger) {
+func (r *running) reload(s config.Sources, level *slog.LevelVar, log *slog.Logger) (api.Reloaded, error) {
+	r.reloading.Lock()
+	defer r.reloading.Unlock()
 	c, err := config.Load(s)
 	var served []broker.Front
 	if err == nil {
@@ -82,14 +85,16 @@ func (r *running) reload(s config.Sources, level *slog.LevelVar, log *slog.Logge
 	}
 	if err != nil {
 		log.Error("the configuration has faults; the one in force stays", "error", err)
-		return
+		return api.Reloaded{}, err
 	}
 	level.Set(c.Log.Level)
 	r.broker.SetFallback(broker.Fallback(c.Fallback))
 	r.broker.SetPolicy(rules(c))
 	r.broker.SetFronts(served)
-	if waiting := r.config.AtRestart(c); len(waiting) > 0 {
+	waiting := r.config.AtRestart(c)
+	if len(waiting) > 0 {
 		log.Warn("settings wait for a restart", "settings", waiting)
 	}
 	log.Info("configuration read again", "configuration", c.Files(), "rules", len(c.Rules))
+	return api.Reloaded{Files: append([]string{}, c.Files()...), Rules: len(c.Rules), Waiting: append([]string{}, waiting...)}, nil
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/poemq/poemq/broker"
 	"github.com/poemq/poemq/broker/config"
@@ -83,6 +84,14 @@ func stateDir(c *config.Config) string {
 	return ""
 }
 
+// qlogUnset is where traces go that poemqctl turns on.
+func qlogUnset(c *config.Config) string {
+	if dir := stateDir(c); dir != "" {
+		return filepath.Join(dir, "qlog")
+	}
+	return ""
+}
+
 // identity loads the key. A directory that was asked for must work; the
 // default one may be missing, then the key lives in memory.
 func identity(c *config.Config, log *slog.Logger) (*quic.Identity, error) {
@@ -107,6 +116,8 @@ type running struct {
 	pki    *quic.PKI          // nil: peers are pinned
 	unlook context.CancelFunc // ends looking for changes of the PKI's files
 	config *config.Config     // that it was started with
+
+	reloading sync.Mutex // one at a time
 }
 
 // start makes a broker; keeper may be nil.
@@ -125,7 +136,7 @@ func start(c *config.Config, log *slog.Logger, keeper broker.Keeper) (*running, 
 		Identity: id, Log: log, PKI: pki, Authorize: allow.Authorize,
 		MaxIdle: c.Wire.MaxIdle, KeepAlive: c.Wire.KeepAlive, HandshakeTimeout: c.Wire.HandshakeTimeout,
 		UDPPort: uint16(c.Wire.UDPPort), PoolIdle: c.Pool.Idle, MaxConnections: c.Pool.MaxConnections, NoFastOpen: !c.Pool.FastOpen,
-		NoResumption: !c.Wire.Resumption, QlogDir: c.Qlog.Dir, QlogMaxFiles: c.Qlog.MaxFiles, QlogMaxBytes: c.Qlog.MaxBytes,
+		NoResumption: !c.Wire.Resumption, QlogDir: c.Qlog.Dir, QlogUnset: qlogUnset(c), QlogMaxFiles: c.Qlog.MaxFiles, QlogMaxBytes: c.Qlog.MaxBytes,
 		NoMigration: !c.Wire.Migration, Limits: quic.Limits(c.Limits),
 	}
 	if path := os.Getenv("SSLKEYLOGFILE"); path != "" {

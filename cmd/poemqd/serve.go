@@ -7,14 +7,11 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
-	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
-	"github.com/poemq/poemq/broker"
 	"github.com/poemq/poemq/broker/config"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -64,7 +61,7 @@ func serve(o *options, socket, control string) error {
 	stopControl := func() {}
 	if control != "" {
 		d := &drain{broker: r.broker, log: log, door: func() { door.Close() }, end: stop, kept: keeper != nil}
-		if stopControl, err = serveControl(control, r.broker, log, d); err != nil {
+		if stopControl, err = r.serveControl(control, o, level, log, d); err != nil {
 			return errors.Join(err, door.Close(), r.close())
 		}
 	}
@@ -107,21 +104,4 @@ func listenUnix(path string) (*net.UnixListener, error) {
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	unix.Umask(old)
 	return l, err
-}
-
-// serveControl answers poemqctl: HTTP over a UNIX socket.
-func serveControl(path string, b *broker.Broker, log *slog.Logger, d *drain) (stop func(), err error) {
-	l, err := listenUnix(path)
-	if err != nil {
-		return nil, err
-	}
-	mux := controlAPI(b, log)
-	d.serve(mux)
-	s := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
-	go func() {
-		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			log.Error("control socket", "error", err)
-		}
-	}()
-	return func() { s.Close() }, nil
 }
