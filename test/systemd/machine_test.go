@@ -188,6 +188,8 @@ func (m *machine) stop() {
 		if m.leader != 0 {
 			out, _ := m.try("journalctl", "--no-pager", "-o", "cat", "-n", "80", "-u", "poemq.service", "-u", "web.service", "-u", "nginx.service")
 			m.Logf("the journal's end:\n%s", out)
+			ports, _ := m.try("ss", "-tuanpe")
+			m.Logf("ports:\n%s", ports)
 		}
 		m.Logf("the console:\n%s", m.log.String())
 	}
