@@ -34,7 +34,7 @@ build: deps $(BIN)/libpoemq-hook.so
 demo: build
 	@scripts/demo.sh $(BIN)
 
-test: build lint test-unit test-e2e conform test-apps test-regress test-container test-faults test-systemd bench-quick
+test: build lint test-unit test-e2e test-zpoline conform test-apps test-regress test-network test-container test-faults test-systemd bench-quick
 
 # Packages that need no privilege and no binaries.
 test-unit: deps
@@ -65,4 +65,4 @@ clean:
 	rm -rf bin dist
 
 # Targets that test folders bring themselves.
-include test/apps/apps.mk test/conform/conform.mk test/network/network.mk bench/bench.mk zpoline/hook.mk test/container/container.mk test/faults/faults.mk test/systemd/systemd.mk deploy/packages/packages.mk
+include test/apps/apps.mk test/conform/conform.mk test/network/network.mk bench/bench.mk zpoline/hook.mk zpoline/zpoline.mk test/container/container.mk test/faults/faults.mk test/systemd/systemd.mk deploy/packages/packages.mk

@@ -49,24 +49,18 @@ func bulk(b *bench) error {
 	if b.quick {
 		kinds = kinds[:2]
 	}
-	lanes, err := b.lanes(tcp, tls, quicGo, two, one, direct)
-	if err != nil {
-		return err
-	}
-	defer closeAll(lanes)
-	ports := map[string]int{}
-	for _, l := range lanes {
-		if ports[l.way], err = l.serve(l.load("serve")); err != nil {
+	lanes := b.lanes(func(l *lane) (err error) {
+		if l.port, err = l.serve(l.load("serve")); err != nil {
 			return err
 		}
 		// The first run opens connections and windows, and compares every byte.
-		if _, err := l.bulk(ports[l.way], kinds[0], 0.3, "full"); err != nil {
-			return err
-		}
-	}
+		_, err = l.bulk(kinds[0], 0.3, "full")
+		return err
+	}, tcp, tls, quicGo, two, one, direct)
+	defer closeAll(lanes)
 	for _, k := range kinds {
 		b.rounds(lanes, k.rounds, func(l *lane) error {
-			u, err := l.bulk(ports[l.way], k, b.seconds(1.2))
+			u, err := l.bulk(k, b.seconds(1.2))
 			if err != nil {
 				return err
 			}
@@ -80,8 +74,8 @@ func bulk(b *bench) error {
 	return nil
 }
 
-func (l *lane) bulk(port int, k bulkKind, seconds float64, more ...any) (used, error) {
-	args := append([]any{"bulk", l.address, port, k.direction, k.streams, seconds, k.write}, more...)
+func (l *lane) bulk(k bulkKind, seconds float64, more ...any) (used, error) {
+	args := append([]any{"bulk", l.address, l.port, k.direction, k.streams, seconds, k.write}, more...)
 	return l.ask(time.Minute, l.load(args...))
 }
 

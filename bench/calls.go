@@ -23,10 +23,7 @@ func calls(b *bench) error {
 	if err != nil {
 		return err
 	}
-	lanes, err := b.lanes(tcp, floor, one, hooked)
-	if err != nil {
-		return err
-	}
+	lanes := b.lanes(func(*lane) error { return nil }, tcp, floor, one, hooked)
 	defer closeAll(lanes)
 	order, err := s.Native() // warms up, and tells which there are
 	if err != nil {

@@ -4,25 +4,22 @@ import (
 	"time"
 )
 
+// startConnects starts the server of connections that come one after the other.
+func (l *lane) startConnects() (err error) {
+	server := "serve-one"
+	if l.way == quicGo {
+		server = "serve"
+	}
+	l.port, err = l.serve(l.load(server))
+	return err
+}
+
 // connects makes connections one after the other, each for one message.
 func connects(b *bench) error {
-	lanes, err := b.lanes(tcp, tls, quicGo, two, one, direct, hooked, quicly)
-	if err != nil {
-		return err
-	}
+	lanes := b.lanes((*lane).startConnects, tcp, tls, quicGo, two, one, direct, hooked, quicly)
 	defer closeAll(lanes)
-	ports := map[string]int{}
-	for _, l := range lanes {
-		server := "serve-one"
-		if l.way == quicGo {
-			server = "serve"
-		}
-		if ports[l.way], err = l.serve(l.load(server)); err != nil {
-			return err
-		}
-	}
 	b.rounds(lanes, 0, func(l *lane) error {
-		u, err := l.ask(time.Minute, l.load("connects", l.address, ports[l.way], b.seconds(1)))
+		u, err := l.ask(time.Minute, l.load("connects", l.address, l.port, b.seconds(1)))
 		if err != nil {
 			return err
 		}
@@ -34,7 +31,7 @@ func connects(b *bench) error {
 		if l.way == quicly {
 			return nil // it keeps no connections, so that all peers are new
 		}
-		u, err := l.ask(time.Minute, l.load("connects", stranger(strangers[l.way]), ports[l.way], b.seconds(1), "spread"))
+		u, err := l.ask(time.Minute, l.load("connects", stranger(strangers[l.way]), l.port, b.seconds(1), "spread"))
 		if err != nil {
 			return err
 		}

@@ -7,43 +7,37 @@ import "time"
 func growth(b *bench) error {
 	streams, connections := []int{1, 10, 100, 1000, 10_000}, []int{1, 10, 100, 1000}
 	if b.quick {
-		streams, connections = []int{1, 10}, []int{1, 10}
+		streams, connections = []int{10}, []int{10}
 	}
 	most := streams[len(streams)-1]
-	if err := b.grow("streams", streams, false, b.roomFor(most, tcp, two, one)); err != nil {
-		return err
-	}
-	return b.grow("QUIC connections", connections, true, []string{two, one})
+	b.grow("streams", streams, false, b.roomFor(most, b.few(tcp, two, one)...))
+	b.grow("QUIC connections", connections, true, []string{two, one})
+	return nil
 }
 
-func (b *bench) grow(of string, steps []int, spread bool, ways []string) error {
-	lanes, err := b.lanes(ways...)
-	if err != nil {
-		return err
-	}
-	defer closeAll(lanes)
+func (b *bench) grow(of string, steps []int, spread bool, ways []string) {
 	type growing struct {
 		crowd
-		port, ones int     // of the server for streams, and of that for connects
-		memory     float64 // of the brokers before
+		ones   int     // port of the server for connects
+		memory float64 // of the brokers before
 	}
 	all := map[*lane]*growing{}
-	for _, l := range lanes {
+	lanes := b.lanes(func(l *lane) (err error) {
 		g := &growing{crowd: crowd{lane: l}}
 		all[l] = g
-		if g.port, err = l.serve(l.load("serve")); err != nil {
-			return err
-		}
 		if g.ones, err = l.serve(l.load("serve-one")); err != nil {
 			return err
 		}
-		if _, err := l.bulk(g.port, bulkKinds[0], 0.2); err != nil {
+		if err = l.startLoad(); err != nil {
 			return err
 		}
-		if g.memory, err = l.settled(); err != nil {
+		if _, err = l.bulk(bulkKinds[0], 0.2); err != nil {
 			return err
 		}
-	}
+		g.memory, err = l.settled()
+		return err
+	}, ways...)
+	defer closeAll(lanes)
 	for _, n := range steps {
 		b.rounds(lanes, 1, func(l *lane) error {
 			g := all[l]
@@ -55,12 +49,12 @@ func (b *bench) grow(of string, steps []int, spread bool, ways []string) error {
 			return err
 		})
 		b.rounds(lanes, 3, func(l *lane) error {
-			u, err := l.bulk(all[l].port, bulkKinds[0], b.seconds(0.5))
+			u, err := l.bulk(bulkKinds[0], b.seconds(0.5))
 			if err != nil {
 				return err
 			}
 			b.addPoint(series{bulkOne, of, "Gbit/s", l.way}, n, u.values["bytes"]*8/u.values["ns"])
-			if u, err = l.ask(time.Minute, l.load("ping", l.address, all[l].port, 64, b.seconds(0.5))); err != nil {
+			if u, err = l.ask(time.Minute, l.load("ping", l.address, l.port, 64, b.seconds(0.5))); err != nil {
 				return err
 			}
 			b.addPoint(series{"ping-pong 64 B, p50", of, "µs", l.way}, n, u.values["rtt_p50"]/1e3)
@@ -72,5 +66,4 @@ func (b *bench) grow(of string, steps []int, spread bool, ways []string) error {
 			return nil
 		})
 	}
-	return nil
 }

@@ -25,8 +25,8 @@ const (
 // crowd is a lane with many connections that nobody uses.
 type crowd struct {
 	*lane
-	port int // 0 before the first
-	held int
+	holder int // port of the server that holds them; 0 before the first
+	held   int
 }
 
 // idle holds 10,000 connections open and measures one more beside them, and
@@ -37,41 +37,32 @@ func idle(b *bench) error {
 		n = 50 // the names of the figures stay: nobody reads them
 	}
 	ways := b.roomFor(n, tcp, two, one, direct)
-	empty, err := b.lanes(ways...)
-	if err != nil {
-		return err
-	}
-	defer func() { closeAll(empty) }()
-	full, err := b.lanes(ways...)
-	if err != nil {
-		return err
-	}
-	defer func() { closeAll(full) }()
-	ports := map[*lane]int{}
-	beside := map[*lane]string{}
-	for _, l := range append(empty, full...) {
-		beside[l] = idleNone
-		if ports[l], err = l.serve(l.load("serve")); err != nil {
+	warm := func(l *lane) error {
+		if err := l.startLoad(); err != nil {
 			return err
 		}
 		// What a broker needs once is not a connection's.
-		if _, err := l.bulk(ports[l], bulkKinds[0], 0.2); err != nil {
-			return err
-		}
+		_, err := l.bulk(bulkKinds[0], 0.2)
+		return err
+	}
+	empty := b.lanes(warm, ways...)
+	defer closeAll(empty)
+	full := b.lanes(func(l *lane) error { return errors.Join(warm(l), b.openCrowd(l, n)) }, ways...)
+	defer closeAll(full)
+	beside := map[*lane]string{}
+	for _, l := range empty {
+		beside[l] = idleNone
 	}
 	for _, l := range full {
 		beside[l] = idleCrowd
-		if err := b.openCrowd(l, n); err != nil {
-			return err
-		}
 	}
-	b.rounds(append(empty, full...), 0, func(l *lane) error {
-		u, err := l.bulk(ports[l], bulkKinds[0], b.seconds(0.8))
+	b.rounds(slices.Concat(empty, full), 0, func(l *lane) error {
+		u, err := l.bulk(bulkKinds[0], b.seconds(0.8))
 		if err != nil {
 			return err
 		}
 		b.add(figure{idleBulk + beside[l], "Gbit/s", true}, l.way, u.values["bytes"]*8/u.values["ns"])
-		u, err = l.ask(time.Minute, l.load("ping", l.address, ports[l], 64, b.seconds(0.8)))
+		u, err = l.ask(time.Minute, l.load("ping", l.address, l.port, 64, b.seconds(0.8)))
 		if err != nil {
 			return err
 		}
@@ -135,16 +126,16 @@ func (b *bench) roomFor(n int, ways ...string) []string {
 
 // grow has n connections held, to the same address or each to another one.
 func (c *crowd) grow(n int, spread bool) (took time.Duration, err error) {
-	if c.port == 0 {
-		if c.port, err = c.serve(c.load("serve-hold")); err != nil {
+	if c.holder == 0 {
+		if c.holder, err = c.serve(c.load("serve-hold")); err != nil {
 			return 0, err
 		}
 	}
 	for more := n - c.held; more > 0; more = n - c.held {
 		batch := min(more, 10_000) // of one process
-		argv := c.load("hold", c.address, c.port, batch)
+		argv := c.load("hold", c.address, c.holder, batch)
 		if spread {
-			argv = c.load("hold", stranger(c.held), c.port, batch, "spread")
+			argv = c.load("hold", stranger(c.held), c.holder, batch, "spread")
 		}
 		begin := time.Now()
 		wrapped, env := c.client(argv)

@@ -17,17 +17,12 @@ func iperf(b *bench) error {
 	if !b.have("iperf3") {
 		return nil
 	}
-	lanes, err := b.lanes(tcp, tls, two, one, direct, quicly)
-	if err != nil {
+	servers := map[*lane]*iperfServer{}
+	lanes := b.lanes(func(l *lane) (err error) {
+		servers[l], err = l.startIperf()
 		return err
-	}
+	}, b.few(tcp, tls, two, one, direct, quicly)...)
 	defer closeAll(lanes)
-	servers := map[string]*iperfServer{}
-	for _, l := range lanes {
-		if servers[l.way], err = l.startIperf(); err != nil {
-			return err
-		}
-	}
 	for _, k := range []struct {
 		direction string
 		streams   int
@@ -38,7 +33,7 @@ func iperf(b *bench) error {
 		}
 		name := fmt.Sprintf("iperf3 %s, %d streams", k.direction, k.streams)
 		b.rounds(lanes, k.rounds, func(l *lane) error {
-			rate, err := servers[l.way].measure(l, k.direction == "down", k.streams)
+			rate, err := servers[l].measure(l, k.direction == "down", k.streams)
 			if err == nil {
 				b.add(figure{strings.Replace(name, " 1 streams", " 1 stream", 1), "Gbit/s", true}, l.way, rate/1e9)
 			}

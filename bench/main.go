@@ -156,6 +156,15 @@ func (b *bench) run(only, names []string, out string, strict bool) error {
 
 var errBar = errors.New("bars are missed")
 
+// fail tells what could not be measured. poem-quicly is known to hang.
+func (b *bench) fail(way string, err error) {
+	if way == quicly {
+		b.note("not measured: %v", err)
+		return
+	}
+	b.failed = append(b.failed, err.Error())
+}
+
 // prepare finds and builds what is measured and what measures.
 func (b *bench) prepare() (err error) {
 	if b.quick {
@@ -256,11 +265,7 @@ func (b *bench) rounds(lanes []*lane, most int, measure func(*lane) error) {
 				continue
 			}
 			turn = slices.DeleteFunc(turn, func(other *lane) bool { return other == l })
-			if l.way == quicly {
-				b.note("poem-quicly failed: %v", err)
-				continue
-			}
-			b.failed = append(b.failed, err.Error())
+			b.fail(l.way, err)
 		}
 		slices.Reverse(turn)
 	}

@@ -38,8 +38,11 @@ func paths(b *bench) error {
 		each    int // paths of each way
 		seconds float64
 	}{{0, 1, 4}, {0.001, 1, 6}, {0.01, 2, 6}} {
-		if b.quick && c.loss != 0.01 {
-			continue
+		if b.quick {
+			if c.loss != 0.01 {
+				continue
+			}
+			c.each = 1
 		}
 		if err := b.path(c.loss, c.each, c.seconds); err != nil {
 			return err
@@ -77,7 +80,7 @@ func (b *bench) path(loss float64, each int, seconds float64) error {
 	// Without loss a way takes the machine for itself.
 	b.rounds(turn, 3, func(l *lane) error {
 		p := byWay[l.way][0]
-		u, err := l.bulk(p.port, bulkKinds[0], b.seconds(seconds))
+		u, err := l.bulk(bulkKinds[0], b.seconds(seconds))
 		if err != nil {
 			return err
 		}
@@ -100,7 +103,7 @@ func (b *bench) allAtOnce(f figure, byWay map[string][]*pathLane, seconds float6
 		for way, paths := range byWay {
 			for _, p := range paths {
 				wait.Go(func() {
-					u, err := p.bulk(p.port, bulkKinds[0], b.seconds(seconds))
+					u, err := p.bulk(bulkKinds[0], b.seconds(seconds))
 					mu.Lock()
 					defer mu.Unlock()
 					failed[way] = errors.Join(failed[way], err)
@@ -132,15 +135,12 @@ func (b *bench) newPath(way string, params link.Params) (p *pathLane, err error)
 	if way == tcp { // whatever this machine uses by default
 		p.client = func(argv []string) (wrapped, env []string) { return argv, []string{"LOAD_CONGESTION=cubic"} }
 	}
-	one := "serve-one"
-	if way == quicGo {
-		one = "serve"
-	}
-	if p.port, err = p.serve(p.load("serve")); err == nil {
-		p.ones, err = p.serve(p.load(one))
+	if err = p.startConnects(); err == nil {
+		p.ones = p.port
+		err = p.startLoad()
 	}
 	if err == nil {
-		_, err = p.bulk(p.port, bulkKinds[0], 0.2)
+		_, err = p.bulk(bulkKinds[0], 0.2)
 	}
 	if err != nil {
 		p.close()

@@ -13,6 +13,7 @@ var plotted = []string{
 	bulkOne, "bulk up, 8 streams", "bulk down, 1 stream",
 	cpuOfOne, "bulk up, 1 stream, 16 KiB writes", "bulk up, 1 stream, 1460 B writes",
 	ping64, "ping-pong 64 B, p99", "ping-pong 16 KiB, p50",
+	pingApart,
 	wholeConnect + ", p50", "connect + 64 B echo + close, new peer, p50", "connects, pooled",
 	iperf1, iperf4, "iperf3 up, 64 streams",
 	nginxKeep, nginxClose, redis10,

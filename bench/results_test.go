@@ -35,7 +35,7 @@ func TestBars(t *testing.T) {
 		r.add(f, two, v.two)
 		r.add(f, quicGo, v.quicGo)
 	}
-	ping := figure{ping64, "µs", false}
+	ping := figure{pingApart, "µs", false}
 	r.add(ping, tcp, 32) // half of then, so that poem-quicly would have 55.5
 	r.add(ping, one, 111)
 	var out bytes.Buffer

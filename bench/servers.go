@@ -22,21 +22,12 @@ func webServer(b *bench) error {
 	if !b.have("nginx", "wrk") {
 		return nil
 	}
-	lanes, err := b.lanes(tcp, tls, two, one, direct)
-	if err != nil {
-		return err
-	}
+	lanes := b.lanes((*lane).startNginx, b.few(tcp, tls, two, one, direct)...)
 	defer closeAll(lanes)
-	ports := map[string]int{}
-	for _, l := range lanes {
-		if ports[l.way], err = l.startNginx(); err != nil {
-			return err
-		}
-	}
 	for _, kind := range []string{"keep-alive", "Connection: close"} {
 		f := figure{"nginx, wrk -c10, " + kind, "req/s", true}
 		b.rounds(lanes, 0, func(l *lane) error {
-			rate, err := l.wrk(ports[l.way], kind == "Connection: close")
+			rate, err := l.wrk(kind == "Connection: close")
 			if err == nil {
 				b.add(f, l.way, rate)
 			}
@@ -48,14 +39,14 @@ func webServer(b *bench) error {
 
 // startNginx starts nginx with one worker, as programs of one core are. Its
 // counters are read at a UNIX socket, past what is measured.
-func (l *lane) startNginx() (port int, err error) {
+func (l *lane) startNginx() error {
 	own, err := freePort()
 	if err != nil {
-		return 0, err
+		return err
 	}
 	page := filepath.Join(l.dir, "index.html")
 	if err := os.WriteFile(page, []byte(strings.Repeat("poemq\n", 102)), 0o644); err != nil {
-		return 0, err
+		return err
 	}
 	config := filepath.Join(l.dir, "nginx.conf")
 	text := fmt.Sprintf(`daemon off; worker_processes 1; pid %[1]s/pid; error_log stderr warn;
@@ -69,29 +60,30 @@ http {
 }
 `, l.dir, own)
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
-		return 0, err
+		return err
 	}
 	if os.Geteuid() == 0 { // the worker is another user
 		if err := errors.Join(os.Chmod(l.bench.dir, 0o755), os.Chmod(l.dir, 0o755)); err != nil {
-			return 0, err
+			return err
 		}
 	}
 	argv := []string{"nginx", "-c", config, "-p", l.dir, "-e", "stderr"}
 	wrapped, env := l.server(argv)
 	p, err := start(l.serverAt, "nginx ("+l.way+")", wrapped, env, nil)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	l.servers = append(l.servers, p)
 	for deadline := time.Now().Add(comeUp); ; time.Sleep(5 * time.Millisecond) {
 		if _, err = l.nginxRequests(); err == nil {
-			return l.near(own)
+			l.port, err = l.near(own)
+			return err
 		}
 		if alive := p.alive(); alive != nil {
-			return 0, alive
+			return alive
 		}
 		if time.Now().After(deadline) {
-			return 0, fmt.Errorf("nginx does not serve: %w", err)
+			return fmt.Errorf("nginx does not serve: %w", err)
 		}
 	}
 }
@@ -127,7 +119,7 @@ var (
 )
 
 // wrk gives the requests in a second.
-func (l *lane) wrk(port int, closing bool) (rate float64, err error) {
+func (l *lane) wrk(closing bool) (rate float64, err error) {
 	before, err := l.nginxRequests()
 	if err != nil {
 		return 0, err
@@ -137,7 +129,7 @@ func (l *lane) wrk(port int, closing bool) (rate float64, err error) {
 	if closing {
 		argv = append(argv, "-H", "Connection: close")
 	}
-	url := fmt.Sprintf("http://%s:%d/", l.address, port)
+	url := fmt.Sprintf("http://%s:%d/", l.address, l.port)
 	out, err := l.runClient(30*time.Second, append(argv, url)...)
 	if err != nil {
 		return 0, err
@@ -164,37 +156,20 @@ func keyValue(b *bench) error {
 	if !b.have("redis-server", "redis-benchmark") {
 		return nil
 	}
-	lanes, err := b.lanes(tcp, tls, two, one, direct)
-	if err != nil {
-		return err
-	}
+	lanes := b.lanes((*lane).startRedis, b.few(tcp, tls, two, one, direct)...)
 	defer closeAll(lanes)
-	ports := map[string]int{}
-	for _, l := range lanes {
-		own, err := freePort()
-		if err != nil {
-			return err
-		}
-		argv := []string{
-			"redis-server", "--port", strconv.Itoa(own), "--save", "", "--appendonly", "no", "--protected-mode", "no",
-			"--dir", l.dir, "--unixsocket", filepath.Join(l.dir, "redis"),
-		}
-		if ports[l.way], err = l.serveAt(own, argv, func(line string) bool { return strings.Contains(line, "eady to accept connections") }); err != nil {
-			return err
-		}
-	}
 	for _, kind := range []struct{ clients, pipeline int }{{10, 1}, {50, 16}} {
 		number := map[string]int{} // of requests that take about a second
 		f := figure{fmt.Sprintf("redis GET, -c%d -P %d", kind.clients, kind.pipeline), "req/s", true}
 		b.rounds(lanes, 0, func(l *lane) error {
 			if number[l.way] == 0 {
-				rate, err := l.redisBenchmark(ports[l.way], kind.clients, kind.pipeline, 5000*kind.pipeline)
+				rate, err := l.redisBenchmark(kind.clients, kind.pipeline, 5000*kind.pipeline)
 				if err != nil {
 					return err
 				}
 				number[l.way] = max(1000, int(rate*b.seconds(1)))
 			}
-			rate, err := l.redisBenchmark(ports[l.way], kind.clients, kind.pipeline, number[l.way])
+			rate, err := l.redisBenchmark(kind.clients, kind.pipeline, number[l.way])
 			if err == nil {
 				b.add(f, l.way, rate)
 			}
@@ -204,11 +179,24 @@ func keyValue(b *bench) error {
 	return nil
 }
 
-func (l *lane) redisBenchmark(port, clients, pipeline, n int) (rate float64, err error) {
+func (l *lane) startRedis() error {
+	own, err := freePort()
+	if err != nil {
+		return err
+	}
+	argv := []string{
+		"redis-server", "--port", strconv.Itoa(own), "--save", "", "--appendonly", "no", "--protected-mode", "no",
+		"--dir", l.dir, "--unixsocket", filepath.Join(l.dir, "redis"),
+	}
+	l.port, err = l.serveAt(own, argv, func(line string) bool { return strings.Contains(line, "eady to accept connections") })
+	return err
+}
+
+func (l *lane) redisBenchmark(clients, pipeline, n int) (rate float64, err error) {
 	if _, err := l.redis("CONFIG RESETSTAT"); err != nil {
 		return 0, err
 	}
-	out, err := l.runClient(time.Minute, "redis-benchmark", "-h", l.address, "-p", strconv.Itoa(port), "-t", "get", "--csv",
+	out, err := l.runClient(time.Minute, "redis-benchmark", "-h", l.address, "-p", strconv.Itoa(l.port), "-t", "get", "--csv",
 		"-c", strconv.Itoa(clients), "-P", strconv.Itoa(pipeline), "-n", strconv.Itoa(n))
 	if err != nil {
 		return 0, err

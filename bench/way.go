@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"os"
@@ -48,6 +49,7 @@ type lane struct {
 	// Where the two ends run, and the server's address.
 	serverAt, clientAt place
 	address            string
+	port               int // of the server that most is measured with
 
 	// server and client wrap a command line, or leave it as it is.
 	server, client func(argv []string) (wrapped, env []string)
@@ -74,6 +76,10 @@ func (b *bench) missing(way string) string {
 				return err.Error()
 			}
 		}
+		// Its status for --help is of no interest.
+		if help, _ := exec.Command(b.program("poemq-launch"), "--help").CombinedOutput(); !bytes.Contains(help, []byte("--via")) {
+			return "poemq-launch has no --via"
+		}
 	case quicly:
 		if b.quiclyDir == "" {
 			return "POEM_QUICLY_DIR is not set"
@@ -85,20 +91,33 @@ func (b *bench) missing(way string) string {
 	return ""
 }
 
-// lanes sets up those of the ways that can be had. The caller closes them.
-func (b *bench) lanes(names ...string) (all []*lane, err error) {
+// lanes sets up those of the ways that can be had, and starts what is measured
+// on them. One that fails is told and left out. The caller closes them.
+func (b *bench) lanes(start func(*lane) error, names ...string) (all []*lane) {
 	for _, way := range names {
 		if b.missing(way) != "" || len(b.onlyWays) > 0 && !slices.Contains(b.onlyWays, way) {
 			continue
 		}
 		l, err := b.lane(way)
-		if err != nil {
-			closeAll(all)
-			return nil, err
+		if err == nil {
+			if err = start(l); err == nil {
+				all = append(all, l)
+				continue
+			}
+			l.close()
 		}
-		all = append(all, l)
+		b.fail(way, err)
 	}
-	return all, nil
+	return all
+}
+
+// few leaves out ways that differ little from others in what programs they run,
+// when only that something can be measured counts.
+func (b *bench) few(ways ...string) []string {
+	if !b.quick {
+		return ways
+	}
+	return slices.DeleteFunc(ways, func(way string) bool { return way == tls || way == one })
 }
 
 func closeAll(all []*lane) {

@@ -112,7 +112,7 @@ func (b *Broker) closeFronts() {
 
 // expose serves QUIC.
 func (f *front) expose() error {
-	e, err := f.b.host.Listen(nil, f.Listen, quic.ListenOptions{}, func(in *quic.Incoming) {
+	e, err := f.b.host.Listen(nil, f.Listen, quic.ListenOptions{Ask: true}, func(in *quic.Incoming) {
 		f.arrived(in) // which counts as waiting
 	})
 	if err == nil {

@@ -44,6 +44,8 @@ type Peer struct {
 	// returns before it is known whether the peer is there: a dead one is
 	// ErrLost on reading.
 	ZeroRTT bool
+
+	nsName string // of NS; begin finds it
 }
 
 // poolKey is Peer in comparable form. What is added here belongs into
@@ -68,6 +70,9 @@ func (p Peer) unmapped() Peer {
 	p.Local = p.Local.Unmap()
 	return p
 }
+
+// place is what the peer's pin is for.
+func (p Peer) place() Place { return Place{p.Remote, p.nsName} }
 
 // tcp is the address that the program connects to.
 func (p Peer) tcp() netip.AddrPort {

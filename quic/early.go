@@ -138,7 +138,7 @@ func (l *link) settle(c *conn) {
 		}
 		l.leavePool()
 	} else {
-		c.answers(0, !l.judged(c))
+		c.answers(0, l.vouched(c))
 	}
 	c.early.mu.Lock()
 	c.early.closed = true

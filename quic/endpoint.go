@@ -25,6 +25,10 @@ type ListenOptions struct {
 	// takes first bytes that may be a replay, from an address that may be
 	// forged. Else they wait until the handshake proves that they are neither.
 	ZeroRTT bool
+	// Ask has clients wait for the answer to each stream, as long as it is not
+	// known that the last was accepted: the server's program is elsewhere, and
+	// that the port is open does not mean that it listens.
+	Ask bool
 }
 
 // Endpoint is a listening socket: streams for one TCP port, of the connections
@@ -216,7 +220,11 @@ func (h *Host) serve(ns *netns.NS, key portKey, local netip.AddrPort, o ListenOp
 	if err != nil {
 		return nil, err
 	}
-	tlsConf := h.serverTLS()
+	var alpn []string
+	if o.Ask {
+		alpn = append(alpn, alpnAsk)
+	}
+	tlsConf := h.serverTLS(alpn...)
 	if tlsConf.SessionTicketsDisabled = h.cfg.NoResumption; !h.cfg.NoResumption {
 		(&tickets{id: h.id, where: where, now: time.Now}).issue(tlsConf)
 	}

@@ -106,6 +106,6 @@ func FuzzHeader(f *testing.F) {
 
 // FuzzPins: the parser of known_peers never panics.
 func FuzzPins(f *testing.F) {
-	f.Add([]byte("# comment\n192.0.2.1:80 sha256:AAAA 2026-01-01\n[::1]:80 sha256:BBBB 2026-01-01"))
+	f.Add([]byte("# comment\n192.0.2.1:80 sha256:AAAA 2026-01-01\n[::1]:80@blue sha256:BBBB 2026-01-01"))
 	f.Fuzz(func(t *testing.T, b []byte) { parsePins(b) })
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -270,10 +271,10 @@ func (h *Host) quicConfig(client bool) *quicgo.Config {
 	return c
 }
 
-func (h *Host) serverTLS() *tls.Config {
+func (h *Host) serverTLS(alpn ...string) *tls.Config {
 	c := &tls.Config{
 		MinVersion:   tls.VersionTLS13,
-		NextProtos:   []string{ALPN},
+		NextProtos:   append(alpn, ALPN),
 		Certificates: []tls.Certificate{h.id.cert},
 		KeyLogWriter: h.cfg.KeyLog,
 	}
@@ -290,11 +291,11 @@ func (h *Host) serverTLS() *tls.Config {
 func (h *Host) clientTLS(p Peer) *tls.Config {
 	c := &tls.Config{
 		MinVersion:         tls.VersionTLS13,
-		NextProtos:         []string{p.alpn()},
+		NextProtos:         p.alpns(),
 		InsecureSkipVerify: true,
 		KeyLogWriter:       h.cfg.KeyLog,
 		VerifyConnection: func(cs tls.ConnectionState) error {
-			if cs.NegotiatedProtocol != p.alpn() {
+			if !slices.Contains(p.alpns(), cs.NegotiatedProtocol) {
 				return ErrNotPoemq
 			}
 			return h.verifyServer(p, cs)
@@ -322,9 +323,9 @@ func (h *Host) confirmPin(p Peer, cs tls.ConnectionState) error {
 		return err
 	}
 	key := fingerprint(leaf)
-	first, warning, err := h.id.pins.confirm(p.Remote, key)
+	first, warning, err := h.id.pins.confirm(p.place(), key)
 	if first {
-		h.log.Info("peer seen for the first time, its key is pinned", "peer", p.Remote, "key", key)
+		h.log.Info("peer seen for the first time, its key is pinned", "peer", p.place(), "key", key)
 	}
 	if warning != nil {
 		h.log.Warn("known peers", "err", warning)

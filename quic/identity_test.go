@@ -123,7 +123,7 @@ func TestPinned(t *testing.T) {
 
 func TestPinsInMemory(t *testing.T) {
 	p := newPins("/proc/1/no/such") // cannot be written, by root neither
-	peer := addrPort("192.0.2.1:80")
+	peer := Place{Peer: addrPort("192.0.2.1:80")}
 	first, warning, err := p.confirm(peer, "sha256:a")
 	if !first || warning == nil || err != nil {
 		t.Fatalf("first: %v, %v, %v", first, warning, err)
@@ -136,10 +136,37 @@ func TestPinsInMemory(t *testing.T) {
 	}
 }
 
+// The same address in two network namespaces that have names is two peers; those
+// without a name are one.
+func TestPinsOfNamespaces(t *testing.T) {
+	dir := t.TempDir()
+	addr := addrPort("[2001:db8::1]:80")
+	for ns, key := range map[string]string{"": "sha256:a", "blue": "sha256:b", "red": "sha256:c"} {
+		if first, warning, err := newPins(dir).confirm(Place{addr, ns}, key); !first || warning != nil || err != nil {
+			t.Errorf("first use in %q: %v, %v, %v", ns, first, warning, err)
+		}
+	}
+	p := newPins(dir)
+	if err := p.check(Place{addr, "blue"}, "sha256:b"); err != nil {
+		t.Error(err)
+	}
+	if err := p.check(Place{addr, "blue"}, "sha256:a"); !errors.Is(err, ErrIdentity) || !strings.Contains(err.Error(), "[2001:db8::1]:80@blue") {
+		t.Errorf("another namespace's key: %v", err)
+	}
+	if p.has(Place{addr, "green"}, "sha256:a") {
+		t.Error("a namespace has the pin of others")
+	}
+	for _, bad := range []string{"192.0.2.1:80@ sha256:AAAA", "192.0.2.1@blue sha256:AAAA"} {
+		if _, err := parsePins([]byte(bad)); err == nil {
+			t.Errorf("%q is taken for a pin", bad)
+		}
+	}
+}
+
 // TestPinRace: of many first uses with different keys one wins.
 func TestPinRace(t *testing.T) {
 	dir := t.TempDir()
-	peer := addrPort("192.0.2.1:80")
+	peer := Place{Peer: addrPort("192.0.2.1:80")}
 	var wg sync.WaitGroup
 	var won sync.Map
 	for i := range 20 {

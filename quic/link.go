@@ -74,12 +74,10 @@ func (l *link) handshake(ctx context.Context) {
 		l.end(tr)
 		return
 	}
-	// The peer's QUIC on a port of its own stands for its listening socket,
-	// unless the peer has yet to look at our certificate.
 	if c.early != nil {
 		l.h.wg.Go(func() { l.settle(c) })
 	} else {
-		c.answers(0, !l.judged(c))
+		c.answers(0, l.vouched(c))
 	}
 	c.heard = l.sock.heard
 	c.onDrain = l.leavePool
@@ -118,7 +116,7 @@ func (l *link) connect(ctx context.Context, tr *quicgo.Transport) (*conn, error)
 	if l.raw != nil {
 		l.raw.configure(tlsConf, conf)
 	} else {
-		l.kept = l.h.resume(l.key, tlsConf, conf)
+		l.kept = l.h.resume(l, tlsConf, conf)
 	}
 	dial := tr.Dial
 	if l.peer.ZeroRTT {
@@ -141,6 +139,13 @@ func (l *link) connect(ctx context.Context, tr *quicgo.Transport) (*conn, error)
 		qc.NextConnection(ctx)
 	}
 	return c, nil
+}
+
+// vouched reports that the end of the handshake says that a program listens on
+// the peer's port: QUIC on a port of its own stands for its listening socket,
+// unless the peer says otherwise or has yet to look at our certificate.
+func (l *link) vouched(c *conn) bool {
+	return !l.judged(c) && c.qc.ConnectionState().TLS.NegotiatedProtocol != alpnAsk
 }
 
 // judged reports that the peer may still refuse our certificate, of which the

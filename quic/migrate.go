@@ -37,6 +37,8 @@ const (
 	tryPause  = time.Second
 	tryLong   = 2 * time.Minute
 	longPause = 4 * time.Second
+	// confirmedBy is how old a connection is when its handshake is confirmed.
+	confirmedBy = 5 * time.Second
 	// againAfter is how long after a packet from the server its
 	// acknowledgement is waited for: its PATH_CHALLENGE comes first, and the
 	// answer to that waits for room in the congestion window, too. It doubles
@@ -112,6 +114,7 @@ func (l *link) findWay(ctx context.Context, silent bool) error {
 			return nil
 		}
 		if !l.confirmed() {
+			l.giveUpUnconfirmed()
 			return nil // asked again at each tick of silence
 		}
 		l.h.log.Debug("path is silent", "peer", l.peer.Remote, "from", now)
@@ -160,6 +163,9 @@ func (l *link) try(ctx context.Context, acknowledged bool) bool {
 		l.mu.Lock()
 		giveUp := l.changed || l.ended
 		l.mu.Unlock()
+		if !l.confirmed() {
+			l.giveUpUnconfirmed()
+		}
 		if giveUp || ctx.Err() != nil {
 			return false
 		}
@@ -259,6 +265,27 @@ func (l *link) confirmed() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.begun != nil && l.begun.probed.Load()
+}
+
+// giveUpUnconfirmed ends a connection that fell silent in its first round trips
+// and stayed so for as long as a handshake may take. It may be that a NAT took
+// another port: what the client may still send does not tell the server, so both
+// would wait for MaxIdle. Silence that began later than confirmedBy is another
+// matter: HANDSHAKE_DONE is repeated until it has arrived.
+func (l *link) giveUpUnconfirmed() {
+	c, heard := l.c.Load(), l.sock.heard()
+	if limit := 2 * l.h.cfg.HandshakeTimeout; heard.Sub(c.since) > confirmedBy || time.Since(heard) < limit {
+		return
+	}
+	c.mu.Lock()
+	again := c.ctl.lost
+	c.ctl.lost = true
+	c.mu.Unlock()
+	if again {
+		return
+	}
+	l.h.log.Info("peer is gone: the handshake was not confirmed in time", "peer", c.remote, "local", l.sock.LocalAddr(), "silent", time.Since(heard).Round(time.Second))
+	c.close(connLost, "the handshake was not confirmed in time")
 }
 
 // addSide validates the connection's side path, for when it will be needed.

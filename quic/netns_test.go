@@ -2,6 +2,7 @@ package quic
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net/netip"
 	"os"
@@ -167,5 +168,34 @@ func TestOutage(t *testing.T) {
 	srv.SetReadDeadline(time.Now().Add(40 * time.Second))
 	if n, err := io.Copy(io.Discard, srv); n != size || err != nil {
 		t.Errorf("%d of %d octets, %v", n, size, err)
+	}
+}
+
+// Two namespaces have different hosts at the same address: with names of their
+// own, each has its own pin.
+func TestSameAddressElsewhere(t *testing.T) {
+	client := testHost(t, nil)
+	var port uint16 = 0
+	for i := range 2 {
+		a, b := veth(t)
+		name := fmt.Sprintf("poemq-test-%d-%d", os.Getpid(), i)
+		sleep := exec.Command("sleep", "1000")
+		if err := a.Do(sleep.Start); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { sleep.Process.Kill(); sleep.Wait() })
+		if out, err := exec.Command("ip", "netns", "attach", name, strconv.Itoa(sleep.Process.Pid)).CombinedOutput(); err != nil {
+			t.Skipf("a namespace cannot be named here: %v: %s", err, out)
+		}
+		t.Cleanup(func() { exec.Command("ip", "netns", "del", name).Run() })
+		server := testHost(t, nil) // a key of its own
+		e, err := server.Listen(b, netip.AddrPortFrom(netip.MustParseAddr("10.9.0.2"), port), ListenOptions{}, func(in *Incoming) { in.Accept() })
+		if err != nil {
+			t.Fatal(err)
+		}
+		port = e.Addr().Port()
+		if _, err := client.Dial(testContext(t), Peer{NS: a, Remote: e.Addr()}, 5, nil); err != nil {
+			t.Errorf("in %s: %v", name, err)
+		}
 	}
 }

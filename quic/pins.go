@@ -16,8 +16,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pinsFile has one line a peer: "IP:PORT sha256:BASE64 DATE". Empty lines and
-// lines that begin with # are skipped.
+// pinsFile has one line a peer: "IP:PORT sha256:BASE64 DATE", or, for a peer in
+// a network namespace that has a name, "IP:PORT@NAME …". Empty lines and lines
+// that begin with # are skipped.
 const pinsFile = "known_peers"
 
 // pins remembers the key each peer showed first, as ssh's known_hosts does.
@@ -27,10 +28,36 @@ type pins struct {
 	path string // "" keeps pins in memory
 
 	mu    sync.Mutex // guards what follows, and orders appends of this process
-	known map[netip.AddrPort][]pin
+	known map[Place][]pin
 	seen  fileState // of the file when known was read
 	// memory are pins of this process that could not be written.
-	memory map[netip.AddrPort]pin
+	memory map[Place]pin
+}
+
+// Place is where a peer is, as pins know it: the same address leads elsewhere in
+// another network namespace.
+type Place struct {
+	Peer netip.AddrPort // UDP
+	NS   string         // the name of the network namespace; "" for all that have none
+}
+
+func (p Place) String() string {
+	if p.NS == "" {
+		return p.Peer.String()
+	}
+	return p.Peer.String() + "@" + p.NS
+}
+
+// ParsePlace reads "IP:PORT" or "IP:PORT@NAMESPACE".
+func ParsePlace(s string) (p Place, err error) {
+	addr, ns, named := strings.Cut(s, "@")
+	if named && ns == "" {
+		return Place{}, errors.New("an empty name")
+	}
+	p.NS = ns
+	p.Peer, err = netip.ParseAddrPort(addr)
+	p.Peer = netip.AddrPortFrom(p.Peer.Addr().Unmap(), p.Peer.Port())
+	return p, err
 }
 
 type pin struct {
@@ -47,7 +74,7 @@ type fileState struct {
 
 // pinError says which line to remove. It is an ErrIdentity.
 type pinError struct {
-	peer         netip.AddrPort
+	peer         Place
 	shown, known string
 	path         string
 	line         int
@@ -64,7 +91,7 @@ func (e *pinError) Error() string {
 func (e *pinError) Unwrap() error { return ErrIdentity }
 
 func newPins(dir string) *pins {
-	p := &pins{known: map[netip.AddrPort][]pin{}, memory: map[netip.AddrPort]pin{}}
+	p := &pins{known: map[Place][]pin{}, memory: map[Place]pin{}}
 	if dir != "" {
 		p.path = filepath.Join(dir, pinsFile)
 	}
@@ -74,7 +101,7 @@ func newPins(dir string) *pins {
 // check compares the key a peer shows with its pin: nil when equal or when
 // there is none, a *pinError when another is pinned, else an error of reading
 // the file (nothing passes unverified).
-func (p *pins) check(peer netip.AddrPort, key string) error {
+func (p *pins) check(peer Place, key string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	_, err := p.find(peer, key)
@@ -82,7 +109,7 @@ func (p *pins) check(peer netip.AddrPort, key string) error {
 }
 
 // has reports that the peer's pin is there and is key.
-func (p *pins) has(peer netip.AddrPort, key string) bool {
+func (p *pins) has(peer Place, key string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	known, err := p.find(peer, key)
@@ -93,7 +120,7 @@ func (p *pins) has(peer netip.AddrPort, key string) bool {
 // if the peer has no pin yet. Another process may have pinned one meanwhile,
 // so it checks again under the file's lock. warning tells why a pin lives in
 // memory only.
-func (p *pins) confirm(peer netip.AddrPort, key string) (first bool, warning, err error) {
+func (p *pins) confirm(peer Place, key string) (first bool, warning, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if known, err := p.find(peer, key); known || err != nil {
@@ -148,7 +175,7 @@ func endsLine(f *os.File) bool {
 
 // find looks key up among the peer's pins. Several lines for one peer are
 // alternatives. mu is held.
-func (p *pins) find(peer netip.AddrPort, key string) (known bool, err error) {
+func (p *pins) find(peer Place, key string) (known bool, err error) {
 	if err := p.refresh(); err != nil {
 		return false, err
 	}
@@ -174,7 +201,7 @@ func (p *pins) refresh() error {
 	}
 	var st unix.Stat_t
 	if err := unix.Stat(p.path, &st); errors.Is(err, fs.ErrNotExist) {
-		p.known, p.seen = map[netip.AddrPort][]pin{}, fileState{}
+		p.known, p.seen = map[Place][]pin{}, fileState{}
 		return nil
 	} else if err != nil {
 		return fmt.Errorf("%s: %w", p.path, err)
@@ -195,19 +222,18 @@ func (p *pins) refresh() error {
 	return nil
 }
 
-func parsePins(b []byte) (map[netip.AddrPort][]pin, error) {
-	known := map[netip.AddrPort][]pin{}
+func parsePins(b []byte) (map[Place][]pin, error) {
+	known := map[Place][]pin{}
 	sc := bufio.NewScanner(bytes.NewReader(b))
 	for n := 1; sc.Scan(); n++ {
 		f := strings.Fields(sc.Text())
 		if len(f) == 0 || strings.HasPrefix(f[0], "#") {
 			continue
 		}
-		peer, err := netip.ParseAddrPort(f[0])
+		peer, err := ParsePlace(f[0])
 		if err != nil || len(f) < 2 || !strings.HasPrefix(f[1], "sha256:") {
-			return nil, fmt.Errorf("line %d: want \"IP:PORT sha256:BASE64 DATE\"", n)
+			return nil, fmt.Errorf("line %d: want \"IP:PORT sha256:BASE64 DATE\", with @NAMESPACE after PORT if it has a name", n)
 		}
-		peer = netip.AddrPortFrom(peer.Addr().Unmap(), peer.Port())
 		k := pin{key: f[1], line: n}
 		if len(f) > 2 {
 			k.date = f[2]

@@ -297,7 +297,7 @@ func TestManInTheMiddle(t *testing.T) {
 		_, err := client.Dial(testContext(t), Peer{Remote: m, Expect: expect}, 1, nil)
 		wantIdentity(t, err, "did not prove")
 	}
-	if known, err := client.id.pins.find(m, ""); known || err != nil {
+	if known, err := client.id.pins.find(Place{Peer: m}, ""); known || err != nil {
 		t.Errorf("a key was pinned that nobody proved to have: %v", err)
 	}
 }

@@ -76,7 +76,7 @@ func (h *Host) verifyServer(p Peer, cs tls.ConnectionState) error {
 	}
 	key := fingerprint(leaf)
 	if x.kind == expectPin {
-		return h.id.pins.check(p.Remote, key)
+		return h.id.pins.check(p.place(), key)
 	}
 	if key != x.value {
 		return &IdentityError{

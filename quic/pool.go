@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/poemq/poemq/quic/netns"
 )
 
 // A further connection to a peer is opened when even the one with the fewest
@@ -108,7 +110,7 @@ func (h *Host) begin(key poolKey, p Peer) (*link, error) {
 		ns.Close()
 		return nil, err
 	}
-	p.NS = nil // the caller's
+	p.NS, p.nsName = nil, netns.Name(ns.ID()) // NS is the caller's
 	l := &link{h: h, key: key, peer: p, ns: ns, sock: sock, ready: make(chan struct{}), gone: make(chan struct{})}
 	if p.ZeroRTT {
 		l.early = newEarly()

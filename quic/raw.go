@@ -21,12 +21,12 @@ import (
 // delivery sees that in quic-go's trace, for quic-go tells it nowhere else. A
 // peer that ended before may close the connection itself, within lingerTime.
 
-// alpn is the protocol that p speaks.
-func (p Peer) alpn() string {
+// alpns are the protocols that p may speak.
+func (p Peer) alpns() []string {
 	if p.Raw {
-		return p.ALPN
+		return []string{p.ALPN}
 	}
-	return ALPN
+	return []string{ALPN, alpnAsk}
 }
 
 // dialRaw makes a connection for one stream.

@@ -156,18 +156,20 @@ var _ tls.ClientSessionCache = (*resumption)(nil)
 
 // resume has the connection that is about to be dialed resume a session, and
 // keep those that it is given; nil when sessions are not used.
-func (h *Host) resume(k poolKey, tc *tls.Config, qc *quicgo.Config) *resumption {
+func (h *Host) resume(l *link, tc *tls.Config, qc *quicgo.Config) *resumption {
 	if h.cfg.NoResumption {
 		tc.SessionTicketsDisabled = true
 		return nil
 	}
-	own := tc.Certificates
+	k, own := l.key, tc.Certificates
 	if h.cfg.PKI != nil {
 		own = []tls.Certificate{*h.cfg.PKI.ownCert()}
 	}
 	r := &resumption{
 		s: h.sessions, server: k.remote.Addr().String(), key: h.sessions.sessionKey(k, own), verify: tc.VerifyConnection,
-		pinned: func(leaf *x509.Certificate) bool { return h.id.pins.has(k.remote, fingerprint(leaf)) },
+		pinned: func(leaf *x509.Certificate) bool {
+			return h.id.pins.has(Place{k.remote, l.peer.nsName}, fingerprint(leaf))
+		},
 	}
 	tc.SessionTicketsDisabled, tc.ClientSessionCache = false, r
 	qc.TokenStore = peerTokens{h.sessions.tokens, r.key}

@@ -2,12 +2,12 @@ package quic
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,7 +19,7 @@ import (
 
 // Pin is a peer's key as it is remembered.
 type Pin struct {
-	Peer netip.AddrPort
+	Peer Place
 	Key  string // "sha256:BASE64"
 	Date string // when it was first seen, as the file has it; may be empty
 	File string // that holds it; "" is this process's memory
@@ -32,13 +32,13 @@ func (h *Host) Pins() ([]Pin, error) { return h.id.pins.list() }
 
 // SetPin has peer held to key alone from now on, whatever was pinned before.
 // Connections that are open stay. Errors: a key that is none; of writing.
-func (h *Host) SetPin(peer netip.AddrPort, key string) error {
+func (h *Host) SetPin(peer Place, key string) error {
 	return h.id.pins.set(peer, key)
 }
 
 // Unpin forgets the keys of peer, so that the next connection pins the one that
 // is shown then. It tells how many there were. Errors are of writing.
-func (h *Host) Unpin(peer netip.AddrPort) (int, error) { return h.id.pins.forget(peer) }
+func (h *Host) Unpin(peer Place) (int, error) { return h.id.pins.forget(peer) }
 
 func (p *pins) list() ([]Pin, error) {
 	p.mu.Lock()
@@ -58,7 +58,7 @@ func (p *pins) list() ([]Pin, error) {
 		}
 	}
 	slices.SortFunc(all, func(a, b Pin) int {
-		if c := a.Peer.Compare(b.Peer); c != 0 {
+		if c := cmp.Or(a.Peer.Peer.Compare(b.Peer.Peer), strings.Compare(a.Peer.NS, b.Peer.NS)); c != 0 {
 			return c
 		}
 		return a.Line - b.Line
@@ -66,8 +66,7 @@ func (p *pins) list() ([]Pin, error) {
 	return all, nil
 }
 
-func (p *pins) set(peer netip.AddrPort, key string) error {
-	peer = unmapPort(peer)
+func (p *pins) set(peer Place, key string) error {
 	if sum, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(key, keyPrefix)); err != nil || len(sum) != sha256.Size || !strings.HasPrefix(key, keyPrefix) {
 		return fmt.Errorf("%q is no key: want sha256: and 44 characters of base64", key)
 	}
@@ -82,8 +81,7 @@ func (p *pins) set(peer netip.AddrPort, key string) error {
 	return err
 }
 
-func (p *pins) forget(peer netip.AddrPort) (n int, err error) {
-	peer = unmapPort(peer)
+func (p *pins) forget(peer Place) (n int, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.path != "" {
@@ -98,11 +96,7 @@ func (p *pins) forget(peer netip.AddrPort) (n int, err error) {
 	return n, nil
 }
 
-func unmapPort(a netip.AddrPort) netip.AddrPort {
-	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
-}
-
-func pinLine(peer netip.AddrPort, key string, now time.Time) string {
+func pinLine(peer Place, key string, now time.Time) string {
 	return fmt.Sprintf("%v %s %s\n", peer, key, now.UTC().Format(time.DateOnly))
 }
 
@@ -135,7 +129,7 @@ var errLock = errors.New("the file cannot be locked")
 
 // rewrite takes the lines of peer out and puts line at the end, if there is one.
 // What else is in the file stays as it is, comments too. mu is held.
-func (p *pins) rewrite(peer netip.AddrPort, line string) (gone int, err error) {
+func (p *pins) rewrite(peer Place, line string) (gone int, err error) {
 	f, err := openPins(p.path)
 	if err != nil {
 		return 0, err
@@ -147,7 +141,7 @@ func (p *pins) rewrite(peer netip.AddrPort, line string) (gone int, err error) {
 	}
 	var b bytes.Buffer
 	for l := range bytes.Lines(old) {
-		if of, err := netip.ParseAddrPort(firstField(string(l))); err == nil && unmapPort(of) == peer {
+		if of, err := ParsePlace(firstField(string(l))); err == nil && of == peer {
 			gone++
 			continue
 		}

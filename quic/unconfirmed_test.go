@@ -1,11 +1,36 @@
 package quic
 
 import (
+	"errors"
 	"io"
 	"sync/atomic"
 	"testing"
 	"time"
 )
+
+// A NAT takes another port in the first round trips, with the client's congestion
+// window full: the client cannot tell the server. The program hears of it in the
+// time that a handshake may take, not after MaxIdle.
+func TestReboundBeforeConfirmed(t *testing.T) {
+	fastHere(t)
+	quick := func(c *Config) { c.KeepAlive, c.HandshakeTimeout = 500*time.Millisecond, time.Second }
+	e, _ := listen(t, testHost(t, quick), "127.0.0.1:0", ListenOptions{})
+	proxy := newProxy(t, e.Addr())
+	// What the server sends after its handshake goes where nobody listens any more.
+	proxy.rule(nil, func(b []byte) bool { return b[0]&0x80 != 0 })
+	client, err := testHost(t, quick).Dial(testContext(t), Peer{Remote: proxy.addr}, 5, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	client.Write(make([]byte, 1<<20)) // more than the window: the error is Read's, too
+	if _, err := client.Read(make([]byte, 1)); !errors.Is(err, ErrLost) {
+		t.Errorf("reading ends with %v, want that the connection is lost", err)
+	}
+	if took := time.Since(begun); took > 20*time.Second {
+		t.Errorf("that took %v", took)
+	}
+}
 
 // An outage that begins before the client knows that the handshake is confirmed
 // (RFC 9001 section 4.1.2), with its congestion window full: from another port

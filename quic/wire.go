@@ -13,6 +13,11 @@ import (
 // (RFC 7301, RFC 9001 section 8.1). docs/wire.md describes the protocol.
 const ALPN = "poemq/1"
 
+// alpnAsk is what a server names instead, if the client did too, whose open port
+// does not mean that a program listens: the same protocol, but a client has to
+// wait for a stream's status before it takes it for open.
+const alpnAsk = ALPN + ";ask"
+
 // Codes of CONNECTION_CLOSE frames of type 0x1d (RFC 9000 section 19.19).
 const (
 	connDone    quicgo.ApplicationErrorCode = 0x0 // every stream is over, nothing is lost

@@ -186,11 +186,11 @@ type Trust struct {
 
 // Pin is a peer's key as it is remembered.
 type Pin struct {
-	Peer  netip.AddrPort `json:"peer"`
-	Key   string         `json:"key"`
-	Since string         `json:"since,omitempty"` // date
-	File  string         `json:"file,omitempty"`  // none: in memory only
-	Line  int            `json:"line,omitempty"`
+	Peer  string `json:"peer"` // ADDRESS:PORT, and @NAME in a named network namespace
+	Key   string `json:"key"`
+	Since string `json:"since,omitempty"` // date
+	File  string `json:"file,omitempty"`  // none: in memory only
+	Line  int    `json:"line,omitempty"`
 }
 
 // LogLevel is the body and the answer of /v1/log-level.

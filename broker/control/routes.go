@@ -93,7 +93,7 @@ func (s *server) trust(*Request) (any, error) {
 	}
 	t := api.Trust{Pins: []api.Pin{}}
 	for _, p := range pins {
-		t.Pins = append(t.Pins, api.Pin{Peer: p.Peer, Key: p.Key, Since: p.Date, File: p.File, Line: p.Line})
+		t.Pins = append(t.Pins, api.Pin{Peer: p.Peer.String(), Key: p.Key, Since: p.Date, File: p.File, Line: p.Line})
 	}
 	return t, nil
 }
@@ -103,20 +103,27 @@ func (s *server) pin(r *Request) (any, error) {
 	if err := body(r, &p); err != nil {
 		return nil, err
 	}
-	if !p.Peer.IsValid() || p.Peer.Port() == 0 {
-		return nil, errors.New("peer: want an address and port")
-	}
-	if err := s.Host.SetPin(p.Peer, p.Key); err != nil {
+	peer, err := pinPlace(p.Peer)
+	if err != nil {
 		return nil, err
 	}
-	return api.Pin{Peer: p.Peer, Key: p.Key}, nil
+	if err := s.Host.SetPin(peer, p.Key); err != nil {
+		return nil, err
+	}
+	return api.Pin{Peer: peer.String(), Key: p.Key}, nil
+}
+
+// pinPlace reads whose key is meant.
+func pinPlace(s string) (quic.Place, error) {
+	p, err := quic.ParsePlace(s)
+	if err != nil || p.Peer.Port() == 0 {
+		return quic.Place{}, errors.New("peer: want an address and port, with @NAME for a named network namespace")
+	}
+	return p, nil
 }
 
 func (s *server) unpin(r *Request) (any, error) {
-	peer, err := addrPort(r, "peer")
-	if err == nil && !peer.IsValid() {
-		err = errors.New("peer: want an address and port")
-	}
+	peer, err := pinPlace(r.FormValue("peer"))
 	if err != nil {
 		return nil, err
 	}

@@ -25,7 +25,7 @@ func trustCommand(o *options) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return forget(c, o, []string{"/v1/trust?peer=" + url.QueryEscape(peer.String())})
+				return forget(c, o, []string{"/v1/trust?peer=" + url.QueryEscape(peer)})
 			},
 		},
 		&cobra.Command{
@@ -47,12 +47,13 @@ func trustCommand(o *options) *cobra.Command {
 
 // peerAddress does not look names up: pins are of addresses, and who answers for
 // a name may change.
-func peerAddress(s string) (netip.AddrPort, error) {
-	a, err := netip.ParseAddrPort(s)
-	if err != nil || a.Port() == 0 {
-		return a, fmt.Errorf("%q is not like 192.0.2.1:443 or [2001:db8::1]:443: keys are remembered by address", s)
+func peerAddress(s string) (string, error) {
+	addr, ns, named := strings.Cut(s, "@")
+	a, err := netip.ParseAddrPort(addr)
+	if err != nil || a.Port() == 0 || named && ns == "" {
+		return "", fmt.Errorf("%q is not like 192.0.2.1:443 or [2001:db8::1]:443, or 192.0.2.1:443@NAMESPACE: keys are remembered by address", s)
 	}
-	return a, nil
+	return s, nil
 }
 
 func printTrust(w io.Writer, a api.Trust) error {
@@ -62,7 +63,7 @@ func printTrust(w io.Writer, a api.Trust) error {
 		if p.File != "" {
 			where = strings.Join([]string{p.File, fmt.Sprint(p.Line)}, ":")
 		}
-		rows = append(rows, []string{address(p.Peer), p.Key, p.Since, where})
+		rows = append(rows, []string{p.Peer, p.Key, p.Since, where})
 	}
 	return table(w, "PEER KEY SINCE WHERE", rows)
 }

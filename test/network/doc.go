@@ -7,6 +7,6 @@
 // Times are measured beside the kernel's TCP on the same path in the same run,
 // and printed.
 //
-// `make test-network` runs it. It needs root. POEMQ_LONG=1 takes the long form
+// `make test-network`, a part of `make test`, runs it. It needs root. POEMQ_LONG=1 takes the long form
 // of tests that wait.
 package network
