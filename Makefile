@@ -24,7 +24,7 @@ all: build
 deps:
 	@scripts/deps.sh
 
-build: deps $(BIN)/libpoemq-hook.so
+build: deps
 	CGO_ENABLED=0 $(GOBUILD) -ldflags '$(LDFLAGS)' -o $(BIN)/poemqd ./cmd/poemqd
 	CGO_ENABLED=0 $(GOBUILD) -ldflags '$(LDFLAGS)' -o $(BIN)/poemqctl ./cmd/poemqctl
 	CGO_ENABLED=1 $(GOBUILD) -tags netgo,osusergo \

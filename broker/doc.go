@@ -13,13 +13,14 @@
 // process and descriptor it is reached by. A call on anything else is let
 // through to the kernel. Every transition of a Socket is listed in state.go.
 //
-// A handler runs on its session's thread and never waits: for what takes time
-// it leaves a waiter (wait.go), answered later on the same thread. Since a
+// A handler has its session's turn and never waits: for what takes time
+// it leaves a waiter (wait.go), answered later in a turn of its own. Since a
 // signal may take the program out of any call, and the call may come again,
 // every operation can be joined or repeated.
 //
 //	session.go   a session's life; which handler a call has
-//	door.go      how sessions come in; request.go one call
+//	door.go      how sessions come in, hooked.go those of the hook library;
+//	             request.go one call
 //	socket.go    the Socket and its end; find.go its descriptor in the program,
 //	             young.go how its closing is seen before it is connected
 //	connect.go   connect: docking, waiting; way.go where to, transport.go by what

@@ -122,12 +122,3 @@ func (s *Socket) numbersIn(pid string) iter.Seq[int] {
 		}
 	}
 }
-
-// inode is what /proc/PID/fd shows of a socket.
-func inode(fd int) uint64 {
-	var st unix.Stat_t
-	if unix.Fstat(fd, &st) != nil {
-		return 0
-	}
-	return st.Ino
-}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/poemq/poemq/broker/policy"
@@ -36,9 +38,20 @@ func (h *hooked) serve(s *Session) error {
 	}
 	s.b.mu.Unlock()
 	if h.door != nil {
-		h.door.Close()
+		h.closeDoor()
 	}
 	return err
+}
+
+// closeDoor removes the door with its directory, which the launcher made for it
+// alone.
+func (h *hooked) closeDoor() {
+	path := h.door.Addr().String()
+	h.door.Close()
+	if dir := filepath.Dir(path); strings.HasPrefix(filepath.Base(dir), "poemq-door-") {
+		_ = os.Remove(path)
+		_ = os.Remove(dir)
+	}
 }
 
 // admitHooked lets in a process that says hello on c.

@@ -41,11 +41,11 @@ type Session struct {
 	caught []notify.Caught
 
 	// stale finds the waiter a thread left behind when a signal took it out of
-	// its call: a thread has one call at a time. Used on the session's thread.
+	// its call: a thread has one call at a time. Used in the session's turns.
 	stale     map[int]*waiter
 	staleMost int // how many are kept before the answered ones are dropped
 	// again is that the call being handled is one that a signal interrupted.
-	// Used on the session's thread.
+	// Used in the session's turns.
 	again bool
 }
 

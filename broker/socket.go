@@ -74,21 +74,21 @@ type inJournal struct {
 func (s *Session) socket(r Request) {
 	domain, proto := r.Int(0), r.Int(2)
 	typ, nonblock, cloexec := notify.SocketFlags(r.Int(1))
-	if !s.matches(domain, typ&0xf, proto) {
-		s.carryOn(r)
+	if !s.matches(domain, typ&0xf, proto) || kernelHas(proto) && s.b.policy.Load().AlwaysOff(s.asked) {
+		s.carryOn(r) // the socket is the kernel's, and stays so
 		return
 	}
 	if typ&^0xf != 0 {
 		s.fail(r, unix.EINVAL) // flags that socket(2) does not know
 		return
 	}
-	fd, cookie, err := s.b.stock.Take(nonblock)
+	fd, cookie, ino, err := s.b.stock.Take(nonblock)
 	if err != nil {
 		s.log.Error("a socket cannot be made", "error", err)
 		s.fail(r, unix.ENFILE)
 		return
 	}
-	sock := &Socket{b: s.b, sess: s, cookie: cookie, ino: inode(fd), domain: domain, proto: proto, created: time.Now()}
+	sock := &Socket{b: s.b, sess: s, cookie: cookie, ino: ino, domain: domain, proto: proto, created: time.Now()}
 	if proto == 0 {
 		sock.proto = unix.IPPROTO_TCP
 	}
@@ -118,6 +118,11 @@ func (s *Session) installFailed(r Request, err error) {
 	default:
 		s.answered(r, err)
 	}
+}
+
+// kernelHas reports that proto is TCP to the kernel, in one form or another.
+func kernelHas(proto int) bool {
+	return proto == 0 || proto == unix.IPPROTO_TCP || proto == unix.IPPROTO_MPTCP
 }
 
 func (s *Session) matches(domain, typ, proto int) bool {

@@ -60,11 +60,21 @@
 // --inherited carries past poemqd, whose Go runtime loses them, the signal
 // state, RLIMIT_NOFILE, and where an inherited descriptor 3 was moved to.
 //
+// # The other way in
+//
+// With --via zpoline (via.go, zpoline.go) there is no filter. The process says
+// hello to the broker for the program that it becomes (docs/hook.md), puts the
+// libraries into LD_PRELOAD and LIBZPHOOK and what they need to know into POEMQ_
+// variables, and execs. A private broker is started in place, whatever Yama says,
+// and gets a listening socket with the hello: the program's processes come to it
+// by themselves, and name it as their tracer. --via auto has a child try whether
+// there can be a listener (probe.c).
+//
 // # What it never does
 //
 // It does not know QUIC, parses no traffic, links no broker (a test holds it to
 // that), keeps no descriptor open in the program, and changes no environment
-// variable. It is no sandbox: a program can evade the filter's purpose, if not
+// variable but for zpoline. It is no sandbox: a program can evade the filter's purpose, if not
 // the filter.
 //
 // # Limits

@@ -38,6 +38,8 @@ type Options struct {
 	Matches         []filter.Match // none means the default
 	OnBrokerMissing string
 	Poemqd          string // path of poemqd for the embedded broker; empty means to look for it
+	Via             string // how the program's calls are caught
+	Zpoline         string // path of the loader for ViaZpoline; empty means to look for ours
 	EmbeddedMode    string // inplace or chain; empty means as the machine demands (for tests)
 
 	// The inner launcher of a chain is told by its poemqd where the broker is
@@ -48,6 +50,9 @@ type Options struct {
 }
 
 func (o *Options) check() error {
+	if o.Via == "" {
+		o.Via = ViaSeccomp
+	}
 	if len(o.Args) == 0 {
 		return &Error{What: "no command given", Hint: "usage: poemq-launch [flags] [--] CMD [ARG…]"}
 	}
@@ -57,6 +62,7 @@ func (o *Options) check() error {
 	}{
 		{"--quic", o.Quic, []string{"", QuicRequire, QuicPrefer, QuicOff}},
 		{"--on-broker-missing", o.OnBrokerMissing, []string{MissingEmbedded, MissingFail, MissingPlain}},
+		{"--via", o.Via, []string{ViaSeccomp, ViaZpoline, ViaAuto}},
 		{"POEMQ_EMBEDDED_MODE", o.EmbeddedMode, []string{"", modeInPlace, modeChain}},
 	} {
 		if !contains(f.allowed, f.value) {
@@ -69,7 +75,7 @@ func (o *Options) check() error {
 	if len(o.Matches) == 0 {
 		o.Matches = filter.DefaultMatches()
 	}
-	return nil
+	return o.tooMany()
 }
 
 func contains(list []string, s string) bool {

@@ -36,6 +36,12 @@ func Run(o Options) (int, error) {
 	case o.HandoverFD >= 0:
 		return 0, launch(o, cmd, in, o.HandoverFD)
 	}
+	if err := chooseVia(&o, cmd); err != nil {
+		return 0, err
+	}
+	if o.Via == ViaZpoline {
+		return 0, zpoline(o, cmd, in)
+	}
 	conn, err := dial(o.Broker)
 	if errors.Is(err, errBrokerMissing) {
 		return withoutBroker(o, cmd, in, err)

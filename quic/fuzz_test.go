@@ -3,9 +3,11 @@ package quic
 import (
 	"bufio"
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"io"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -72,6 +74,36 @@ func FuzzExtendedError(f *testing.F) {
 		}
 		if errno, icmp := extendedError(c); len(b) < 16 && (errno != 0 || icmp) {
 			t.Errorf("%v, %v", errno, icmp)
+		}
+	})
+}
+
+// FuzzTicket: a client may show anything for a ticket; what is not ours is none.
+func FuzzTicket(f *testing.F) {
+	id, err := LoadIdentity("")
+	if err != nil {
+		f.Fatal(err)
+	}
+	k := &tickets{id: id, where: "127.0.0.1:1", now: time.Now}
+	f.Add([]byte{})
+	f.Add(binary.BigEndian.AppendUint32(nil, k.epoch()))
+	f.Add(append(binary.BigEndian.AppendUint32(nil, k.epoch()), make([]byte, 60)...))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if k.unwrap(b) != nil {
+			t.Fatalf("%x is taken for a ticket", b)
+		}
+	})
+}
+
+// FuzzSegmentSize: packets of a train are never of no length, which would not end.
+func FuzzSegmentSize(f *testing.F) {
+	f.Add([]byte{}, 1500)
+	f.Fuzz(func(t *testing.T, oob []byte, length int) {
+		if length <= 0 || length > 1<<16 {
+			return
+		}
+		if n := segmentSize(oob, length); n <= 0 {
+			t.Fatalf("segments of %d in %d octets", n, length)
 		}
 	})
 }

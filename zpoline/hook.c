@@ -40,6 +40,7 @@
  * seen; this is cooperation, where a seccomp filter is enforcement.
  */
 #include "hook.h"
+#include "loader.h"
 
 #include <sys/syscall.h>
 
@@ -98,6 +99,19 @@ static long pq_hook(long nr, long a1, long a2, long a3, long a4, long a5, long a
 	}
 	return pq_next(nr, a1, a2, a3, a4, a5, a6);
 }
+
+/* Our loader does not even come here with other calls. */
+__attribute__((visibility("default"))) extern const struct zp_hook_wants __hook_wants;
+
+const struct zp_hook_wants __hook_wants = {
+	sizeof(__hook_wants),
+	ZP_HOOK_NO_VECTORS,
+	{
+		[SYS_socket] = 1, [SYS_connect] = 1, [SYS_accept] = 1, [SYS_accept4] = 1, [SYS_bind] = 1, [SYS_listen] = 1,
+		[SYS_getsockname] = 1, [SYS_getpeername] = 1, [SYS_setsockopt] = 1, [SYS_getsockopt] = 1, [SYS_shutdown] = 1,
+		[SYS_ioctl] = 1, [SYS_setns] = 1, [SYS_unshare] = 1, [SYS_io_uring_setup] = 1,
+	},
+};
 
 /*
  * What zpoline's loader calls: *sys_call_hook_ptr is the hook so far, the first

@@ -1,12 +1,17 @@
 # Included by the top Makefile: the hook library.
 #
-# It runs where no libc may be called and no vector register touched (hook.c),
+# It is for x86-64 and runs where no libc may be called and no vector register touched (hook.c),
 # hence the flags.
 
 HOOK_CFLAGS := -std=c11 -O2 -g -fPIC -fvisibility=hidden -Wall -Wextra -Werror -D_GNU_SOURCE \
   -mgeneral-regs-only -ffreestanding -fno-builtin -fno-stack-protector -fno-tree-loop-distribute-patterns
-HOOK_SOURCES := $(wildcard zpoline/hook*.c)
+HOOK_SOURCES := $(sort $(wildcard zpoline/hook*.c))
 
-$(BIN)/libpoemq-hook.so: $(HOOK_SOURCES) zpoline/hook.h zpoline/hook_wire.h
+# What there is for this machine is part of what is built.
+ifeq ($(shell uname -m),x86_64)
+build: $(BIN)/libpoemq-hook.so
+endif
+
+$(BIN)/libpoemq-hook.so: $(HOOK_SOURCES) zpoline/hook.h zpoline/hook_wire.h zpoline/loader.h
 	@mkdir -p $(BIN)
 	$(CC) $(HOOK_CFLAGS) $(CFLAGS) -shared -Wl,-z,now -Wl,-z,relro -Wl,-z,defs -o $@ $(HOOK_SOURCES)

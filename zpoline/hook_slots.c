@@ -50,14 +50,14 @@ int pq_slots_init(void)
 
 /*
  * A call of this thread that a signal handler jumped out of is never ended: its
- * frame is above the top of the stack. (A stack for signal handlers may be
- * anywhere, so nothing is said there.)
+ * frame is where ours is, or above the top of the stack. (A stack for signal
+ * handlers may be anywhere, so nothing is said there.)
  */
 static int abandoned(const struct pq_slot *s, int tid, uintptr_t frame)
 {
 	stack_t ss;
 
-	if (__atomic_load_n(&s->owner, __ATOMIC_RELAXED) != tid || s->frame >= frame)
+	if (__atomic_load_n(&s->owner, __ATOMIC_RELAXED) != tid || s->frame > frame)
 		return 0;
 	return pq_sys(SYS_sigaltstack, 0, &ss) == 0 && !(ss.ss_flags & SS_ONSTACK);
 }

@@ -56,6 +56,9 @@ type Config struct {
 		HandshakesPerSecond  int
 		Memory               int64 // 0: a part of the machine's
 	}
+	Metrics struct {
+		Listen string // path of a UNIX socket, or loopback address and port; "": none
+	}
 	Policy struct {
 		Default policy.Mode
 	}
@@ -96,13 +99,18 @@ type Forward struct {
 type Origin struct {
 	File string // or flag, or environment variable; empty: built in
 	Line int    // in File; 0: none
+
+	shipped bool // File is the one of defaults
 }
 
-// Built reports that nobody has set the value.
-func (o Origin) Built() bool { return o.File == "" }
+// Built reports that nobody has set the value: it is a default, built in or of
+// the file of defaults.
+func (o Origin) Built() bool { return o.File == "" || o.shipped }
 
 func (o Origin) String() string {
 	switch {
+	case o.shipped:
+		return "default, " + at(o.File, o.Line)
 	case o.Built():
 		return "default"
 	case o.Line == 0:

@@ -112,6 +112,20 @@ var keys = []key{
 		show: func(c *Config) string { return strconv.Quote(showSize(c.Qlog.MaxBytes)) },
 	},
 	number("qlog.max_files", 1, 1<<20, func(c *Config) *int { return &c.Qlog.MaxFiles }),
+	{
+		name: "metrics.listen", word: asText,
+		set: func(c *Config, v value) error {
+			s, err := v.text()
+			if err == nil {
+				err = metricsAddress(s)
+			}
+			if err == nil {
+				c.Metrics.Listen = s
+			}
+			return err
+		},
+		show: func(c *Config) string { return quote(c.Metrics.Listen) },
+	},
 	number("limits.streams_per_connection", 1, 1<<20, func(c *Config) *int { return &c.Limits.StreamsPerConnection }),
 	number("limits.waiting_per_peer", 1, 1<<20, func(c *Config) *int { return &c.Limits.WaitingPerPeer }),
 	number("limits.connections_per_peer", 1, 1<<24, func(c *Config) *int { return &c.Limits.ConnectionsPerPeer }),

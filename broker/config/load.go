@@ -12,6 +12,9 @@ import (
 
 // Sources are where a Config is loaded from.
 type Sources struct {
+	// Shipped is the file of defaults that packages bring, which need not be
+	// there. What it says counts as a default.
+	Shipped string
 	// File and the *.toml in its directory of drop-ins, FILE without .toml and
 	// with .d. Empty: no files.
 	File string
@@ -32,6 +35,9 @@ type Flag struct {
 	Key  string // that it sets, "state.dir"
 	Text string
 }
+
+// ShippedFile is the lowest layer above what is built in.
+const ShippedFile = "/usr/share/poemq/poemq.toml"
 
 // SystemFile is read unless another one is named.
 const SystemFile = "/etc/poemq/poemq.toml"
@@ -58,6 +64,7 @@ func UserFile(getenv func(string) string) string {
 func Load(s Sources) (*Config, error) {
 	l := &loader{c: &Config{origins: map[string]Origin{}}}
 	l.layer("", []byte(Defaults))
+	l.shipped(s)
 	for _, name := range l.find(s) {
 		data, err := readFile(name)
 		switch {
@@ -85,8 +92,26 @@ func Load(s Sources) (*Config, error) {
 
 // loader is a Config in the making.
 type loader struct {
-	c    *Config
-	errs []error
+	c     *Config
+	errs  []error
+	ships bool // the file being read is the one of defaults
+}
+
+// shipped reads the file of defaults.
+func (l *loader) shipped(s Sources) {
+	if s.Shipped == "" {
+		return
+	}
+	data, err := readFile(s.Shipped)
+	switch {
+	case err == nil:
+		l.ships = true
+		l.layer(s.Shipped, data)
+		l.ships = false
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission) && s.Lenient:
+	default:
+		l.errs = append(l.errs, fmt.Errorf("configuration: %w", err))
+	}
 }
 
 // find lists the files to read.
@@ -180,6 +205,7 @@ func (l *loader) entry(file, name string, e entry) {
 	if file == "" {
 		o = Origin{}
 	}
+	o.shipped = l.ships
 	l.c.origins[name] = o
 }
 

@@ -164,6 +164,15 @@ func (p *Policy) Decide(q Query) Decision {
 	return d
 }
 
+// AlwaysOff reports that whatever a session that asks for asked may do, its mode is
+// Off.
+func (p *Policy) AlwaysOff(asked Mode) bool {
+	if asked == Unset {
+		asked = p.unset
+	}
+	return asked == Off && !slices.ContainsFunc(p.rules, func(r Rule) bool { return r.Mode != Unset && r.Mode != Off })
+}
+
 // find gives the index of the first rule that matches; -1: none.
 func (p *Policy) find(q *Query) int {
 	m := match{q: q}

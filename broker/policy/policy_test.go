@@ -304,3 +304,22 @@ func BenchmarkDecide(b *testing.B) {
 		}
 	}
 }
+
+func TestAlwaysOff(t *testing.T) {
+	for _, c := range []struct {
+		unset, asked Mode
+		rules        []Rule
+		want         bool
+	}{
+		{unset: Off, want: true},
+		{unset: Off, asked: Prefer},
+		{asked: Off, want: true},
+		{},
+		{asked: Off, rules: []Rule{{Mode: Off}, {ZeroRTT: true}}, want: true},
+		{asked: Off, rules: []Rule{{Mode: Off}, {To: targetsOf(t, "192.0.2.1"), Mode: Require}}},
+	} {
+		if got := New(c.unset, c.rules).AlwaysOff(c.asked); got != c.want {
+			t.Errorf("default %v, asked %v, %v: %v", c.unset, c.asked, c.rules, got)
+		}
+	}
+}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/poemq/poemq/broker"
 	"github.com/poemq/poemq/broker/config"
+	"github.com/poemq/poemq/broker/journal"
 	"github.com/poemq/poemq/broker/policy"
 	"github.com/poemq/poemq/quic"
 	"github.com/spf13/pflag"
@@ -32,10 +33,14 @@ func (o *options) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.logLevel, "log-level", "", "debug, info, warn or error (env POEMQ_LOG; default info, private: warn)")
 }
 
+// shipped is the file of defaults; the build may stamp in another place
+// (-ldflags -X).
+var shipped = config.ShippedFile
+
 // sources are where the configuration is read. For a user's own broker, the
 // user's file stands in place of the system's.
 func (o *options) sources(ofUser bool) config.Sources {
-	s := config.Sources{File: config.SystemFile, Lenient: ofUser, Environ: os.Environ()}
+	s := config.Sources{Shipped: shipped, File: config.SystemFile, Lenient: ofUser, Environ: os.Environ()}
 	if o.config != "" {
 		s.File, s.Required = o.config, true
 	} else if ofUser {
@@ -58,7 +63,7 @@ func (o *options) sources(ofUser bool) config.Sources {
 // ordinaryUser reports that this is nobody's system broker.
 func ordinaryUser() bool { return os.Geteuid() != 0 }
 
-// logger writes to stderr, where systemd and container engines look. unset is
+// logger writes to stderr, where systemd and container engines look; w leads there. unset is
 // the level when nobody has set one.
 func logger(c *config.Config, unset slog.Level, w io.Writer) (*slog.Logger, *slog.LevelVar) {
 	level := new(slog.LevelVar)
@@ -66,7 +71,7 @@ func logger(c *config.Config, unset slog.Level, w io.Writer) (*slog.Logger, *slo
 	if c.Origin("log.level").Built() {
 		level.Set(unset)
 	}
-	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level})), level
+	return slog.New(journal.New(w, level, journal.IsJournal(os.Stderr, os.Getenv("JOURNAL_STREAM")))), level
 }
 
 // stateDir is the state directory, or empty when there can be none.
@@ -165,9 +170,9 @@ func start(c *config.Config, log *slog.Logger, keeper broker.Keeper) (*running, 
 	return r, nil
 }
 
-// batch is about speed only. Whoever starts a child does so before.
-func batch(log *slog.Logger) {
-	if err := broker.Batch(); err != nil {
+// threads is about speed only. Whoever starts a child does so before.
+func threads(log *slog.Logger) {
+	if err := broker.Threads(); err != nil {
 		log.Info("threads are scheduled as those of any program; carrying bytes takes more processor time", "error", err)
 	}
 }

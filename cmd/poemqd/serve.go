@@ -65,9 +65,14 @@ func serve(o *options, socket, control string) error {
 			return errors.Join(err, door.Close(), r.close())
 		}
 	}
+	stopMetrics, err := r.serveMetrics(log)
+	if err != nil {
+		stopControl()
+		return errors.Join(err, door.Close(), r.close())
+	}
 	goesOn := r.goOn(from.left, log)
 	r.broker.SetFronts(served)
-	batch(log)
+	threads(log)
 	reloads := make(chan struct{})
 	go func() {
 		defer close(reloads)
@@ -82,6 +87,7 @@ func serve(o *options, socket, control string) error {
 	stop()
 	<-reloads
 	stopControl()
+	stopMetrics()
 	log.Info("poemqd ends")
 	return errors.Join(err, r.close())
 }

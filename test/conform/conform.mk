@@ -4,9 +4,18 @@
 
 POEMQ_LAUNCH ?= $(CURDIR)/bin/poemq-launch
 
-.PHONY: conform conform-native conform-heavy
+.PHONY: conform conform-zpoline conform-zpoline-short conform-native conform-heavy
 conform:
 	POEMQ_LAUNCH=$(POEMQ_LAUNCH) go test ./test/conform -count=1 -run TestConform -timeout 30m -v
+
+# The same with the hook library in the programs (docs/zpoline.md), and the part
+# of it that is run with "make test": what the way in makes the most difference to.
+conform-zpoline:
+	CONFORM_VIA=zpoline POEMQ_LAUNCH=$(POEMQ_LAUNCH) go test ./test/conform -count=1 -run TestConform -timeout 30m -v
+
+conform-zpoline-short:
+	CONFORM_VIA=zpoline CONFORM_ONLY='socket/*,process/*,signals/*,ways/*' POEMQ_LAUNCH=$(POEMQ_LAUNCH) \
+	  go test ./test/conform -count=1 -run TestConform -timeout 10m -v
 
 conform-native:
 	CONFORM_NATIVE=1 CONFORM_REPEAT=20 go test ./test/conform -count=1 -run TestConform -timeout 60m -v

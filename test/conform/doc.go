@@ -25,7 +25,10 @@
 //	POEMQ_LAUNCH_FLAGS  flags put before "--"
 //	CONFORM_NATIVE=1    compare native with native in any case
 //	CONFORM_EMBEDDED=1  a private broker per scenario instead of one for the run
-//	CONFORM_ONLY        only scenarios matching this glob, such as bind/reuse*
+//	CONFORM_VIA         the way in: seccomp (default) or zpoline, whose own
+//	                    differences are in known-differences-zpoline
+//	CONFORM_ONLY        only scenarios matching one of these globs, such as
+//	                    bind/reuse*,ways/*
 //	CONFORM_REPEAT      how many times to run everything (default 1)
 //	CONFORM_PARALLEL    scenarios at a time (default 4)
 //	CONFORM_HEAVY=1     the heavy scenarios at full size: 2 GB both ways

@@ -23,7 +23,7 @@ func TestDocTellsOptions(t *testing.T) {
 	if err != nil || len(sources) == 0 {
 		t.Fatalf("no sources of options: %v", err)
 	}
-	for _, f := range append(sources, "../../launcher/filter.go", "scenarios/options.c") {
+	for _, f := range append(sources, "../../launcher/filter/filter.go", "scenarios/options.c") {
 		found := name.FindAllStringSubmatch(readFile(t, f), -1)
 		if len(found) == 0 && !strings.HasSuffix(f, "_info.go") {
 			t.Errorf("%s: no option is found in it", f)
@@ -40,23 +40,25 @@ func TestDocTellsOptions(t *testing.T) {
 // TestDocTellsDifferences: users can read of every known difference, and of
 // none that is no more.
 func TestDocTellsDifferences(t *testing.T) {
-	known, err := readKnown("known-differences")
-	if err != nil {
-		t.Fatal(err)
-	}
-	doc := readFile(t, socketsDoc)
-	listed := make(map[string]bool)
-	for _, k := range known {
-		for _, g := range k.scenarios {
-			listed[g.text] = true
-			if !strings.Contains(doc, "`"+g.text+"`") {
-				t.Errorf("known-differences:%d: %s is not told in docs/sockets.md", k.line, g.text)
+	for list, page := range map[string]string{"known-differences": socketsDoc, "known-differences-zpoline": "../../docs/zpoline.md"} {
+		known, err := readKnown(list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		doc := readFile(t, page)
+		listed := make(map[string]bool)
+		for _, k := range known {
+			for _, g := range k.scenarios {
+				listed[g.text] = true
+				if !strings.Contains(doc, "`"+g.text+"`") {
+					t.Errorf("%s:%d: %s is not told in %s", list, k.line, g.text, page)
+				}
 			}
 		}
-	}
-	for _, m := range regexp.MustCompile("`((?:"+strings.Join(families, "|")+")/[a-z_*]+)`").FindAllStringSubmatch(doc, -1) {
-		if !listed[m[1]] {
-			t.Errorf("docs/sockets.md tells of %s, where nothing is known to differ", m[1])
+		for _, m := range regexp.MustCompile("`((?:"+strings.Join(families, "|")+")/[a-z_*]+)`").FindAllStringSubmatch(doc, -1) {
+			if !listed[m[1]] {
+				t.Errorf("%s tells of %s, where nothing is known to differ", page, m[1])
+			}
 		}
 	}
 }

@@ -25,13 +25,15 @@ type knownDifference struct {
 	ips       []string
 	re        *regexp.Regexp
 	reason    string
+	file      string
 	line      int // of the file, where it begins
 }
 
 type knownGlob struct {
 	text   string
-	seldom bool // "seldom:" before it: it depends on timing, and need not be used
-	used   int  // cases of which it excused a line
+	via    string // "seccomp:" before it: with that way in only; or empty
+	seldom bool   // "seldom:" before it: it depends on timing, and need not be used
+	used   int    // cases of which it excused a line
 }
 
 var knownForm = regexp.MustCompile(`^((?:\S+,\s+)*\S+)\s+(\S+)\s+/(.*?)/\s+(\S.*)$`)
@@ -58,7 +60,7 @@ func readKnown(name string) ([]*knownDifference, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s:%d: %w", name, first, err)
 		}
-		k.line = first
+		k.file, k.line = name, first
 		known, paragraph = append(known, k), nil
 	}
 	if len(known) > maxKnown {
@@ -75,10 +77,14 @@ func parseKnown(text string) (*knownDifference, error) {
 	k := &knownDifference{reason: m[4], ips: strings.Split(m[2], ",")}
 	for glob := range strings.SplitSeq(m[1], ",") {
 		glob, seldom := strings.CutPrefix(strings.TrimSpace(glob), "seldom:")
+		via := ""
+		if rest, ok := strings.CutPrefix(glob, "seccomp:"); ok {
+			glob, via = rest, "seccomp"
+		}
 		if _, err := path.Match(glob, ""); err != nil {
 			return nil, fmt.Errorf("%s: %w", glob, err)
 		}
-		k.scenarios = append(k.scenarios, &knownGlob{text: glob, seldom: seldom})
+		k.scenarios = append(k.scenarios, &knownGlob{text: glob, via: via, seldom: seldom})
 	}
 	var err error
 	if k.re, err = regexp.Compile(m[3]); err != nil {
@@ -101,6 +107,20 @@ func (k *knownDifference) excuses(c testCase, line string) *knownGlob {
 		}
 	}
 	return nil
+}
+
+// holds tells whether the difference is there with a way in.
+func (g *knownGlob) holds(via string) bool { return g.via == "" || g.via == via }
+
+// knownVia are the differences with a way in: those of the sockets, and those of
+// the way itself.
+func knownVia(via string) ([]*knownDifference, error) {
+	known, err := readKnown("known-differences")
+	if err != nil || via != "zpoline" {
+		return known, err
+	}
+	more, err := readKnown("known-differences-zpoline")
+	return append(known, more...), err
 }
 
 // allKnown tells whether each differing line is excused, and counts the use.
@@ -209,7 +229,7 @@ func TestKnownDifferences(t *testing.T) {
 	if _, err := parseKnown("bind/x v4 /a/"); err == nil {
 		t.Error("an entry without a reason was accepted")
 	}
-	if _, err := readKnown("known-differences"); err != nil {
+	if _, err := knownVia("zpoline"); err != nil {
 		t.Error(err)
 	}
 }

@@ -86,6 +86,7 @@ func buildFamilies(t *testing.T) []testCase {
 // runner runs cases one way: natively or through poemq-launch.
 type runner struct {
 	native bool
+	via    string   // the way in: seccomp or zpoline
 	launch []string // poemq-launch and its flags, up to and with "--"
 	dir    string   // POEMQ_STATE_DIR
 }
@@ -105,8 +106,11 @@ func newSecondRun(t *testing.T) *runner {
 	if launch == "" || os.Getenv("CONFORM_NATIVE") != "" {
 		return &runner{native: true}
 	}
-	r := &runner{dir: t.TempDir()}
-	r.launch = append([]string{launch}, strings.Fields(os.Getenv("POEMQ_LAUNCH_FLAGS"))...)
+	r := &runner{dir: t.TempDir(), via: "seccomp"}
+	if via := os.Getenv("CONFORM_VIA"); via != "" {
+		r.via = via
+	}
+	r.launch = append([]string{launch, "--via", r.via}, strings.Fields(os.Getenv("POEMQ_LAUNCH_FLAGS"))...)
 	poemqd := filepath.Join(filepath.Dir(launch), "poemqd")
 	if _, err := os.Stat(poemqd); err == nil && os.Getenv("CONFORM_EMBEDDED") == "" {
 		r.launch = append(r.launch, "--broker", startBroker(t, poemqd, r.dir), "--on-broker-missing", "fail")
@@ -201,7 +205,10 @@ func (r *runner) run(t *testing.T, c testCase) result {
 	args := append(slices.Clone(r.launch), c.prog, c.scenario, c.ip)
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Dir = dir
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "POEMQ_STATE_DIR=" + r.dir}
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "POEMQ_STATE_DIR=" + r.dir, "CONFORM_VIA=" + r.via}
+	if loader := os.Getenv("POEMQ_ZPOLINE_LOADER"); loader != "" {
+		cmd.Env = append(cmd.Env, "POEMQ_ZPOLINE_LOADER="+loader)
+	}
 	limit := deadline
 	if c.heavy {
 		cmd.Env = append(cmd.Env, "CONFORM_HEAVY="+os.Getenv("CONFORM_HEAVY"))

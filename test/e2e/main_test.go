@@ -12,6 +12,8 @@ import (
 var (
 	// native runs the programs without poemq; see the package comment.
 	native = os.Getenv("POEMQ_TEST_NATIVE") == "1"
+	// viaZpoline has the launcher catch calls in the programs (POEMQ_VIA).
+	viaZpoline = os.Getenv("POEMQ_VIA") == "zpoline"
 	// binDir holds poemqd, poemqctl and poemq-launch.
 	binDir string
 	// programDir holds the compiled test programs and pypeer.py.
@@ -71,7 +73,11 @@ func copyBinaries(from, to string) error {
 	if err := os.Mkdir(to, 0o755); err != nil {
 		return err
 	}
-	for _, name := range []string{"poemqd", "poemqctl", "poemq-launch"} {
+	names := []string{"poemqd", "poemqctl", "poemq-launch"}
+	if viaZpoline {
+		names = append(names, "libpoemq-zpoline.so", "libpoemq-hook.so")
+	}
+	for _, name := range names {
 		data, err := os.ReadFile(filepath.Join(from, name))
 		if err != nil {
 			return err
@@ -83,12 +89,15 @@ func copyBinaries(from, to string) error {
 	return nil
 }
 
-// buildPrograms compiles gopeer (static), every C file, and copies the Python.
+// buildPrograms compiles gopeer (static, if that will do), every C file, and copies the Python.
 func buildPrograms(from, to string) error {
 	if err := os.Mkdir(to, 0o755); err != nil {
 		return err
 	}
 	goEnv := []string{"CGO_ENABLED=0"}
+	if viaZpoline { // which a static program is not for
+		goEnv = []string{"CGO_ENABLED=1"}
+	}
 	if err := runIn(filepath.Join(from, "gopeer"), goEnv, "go", "build", "-buildvcs=false", "-o", filepath.Join(to, "gopeer"), "."); err != nil {
 		return err
 	}

@@ -283,3 +283,34 @@ func (b *broker) ctl(t *testing.T, args ...string) string {
 	}
 	return string(out)
 }
+
+// TestAlwaysOff: where nothing can be carried by QUIC, a program's sockets are the
+// kernel's own, not such as the broker would have to carry bytes for.
+func TestAlwaysOff(t *testing.T) {
+	needPoemq(t)
+	const looks = `
+import os, socket
+s = socket.socket(); s.bind(("127.0.0.1", 0)); s.listen()
+c = socket.create_connection(s.getsockname())
+a, _ = s.accept()
+c.sendall(b"hello"); assert a.recv(9) == b"hello"
+inodes = [l.split()[9] for l in open("/proc/self/net/tcp")]
+print([os.readlink("/proc/self/fd/%d" % x.fileno())[8:-1] in inodes for x in (s, c, a)])
+`
+	for _, tc := range []struct{ name, rules, want string }{
+		{"no rule", "", "[True, True, True]"},
+		{"rules say off as well", "[[rule]]\nport = 80\nmode = \"off\"", "[True, True, True]"},
+		{"a rule says more", "[[rule]]\nto = \"192.0.2.1\"\nmode = \"require\"", "[False, False, False]"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			l := loopback(t)
+			configure(t, l.server, "[policy]\ndefault = \"off\"\n"+tc.rules)
+			startBroker(t, l.server)
+			l.server.policy = ""
+			p := l.server.start(t, input{}, tool("python3"), "-c", looks)
+			if p.succeed(t, 20*time.Second); strings.TrimSpace(p.stdout()) != tc.want {
+				t.Errorf("sockets are TCP to the kernel: %s, want %s", p.stdout(), tc.want)
+			}
+		})
+	}
+}
