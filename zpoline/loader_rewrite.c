@@ -18,6 +18,7 @@
 #include "loader_internal.h"
 
 #include <errno.h>
+#include <sys/syscall.h>
 
 enum { LATE = 1000 }; /* dispatched calls */
 
@@ -132,16 +133,25 @@ static bool undo(int fd)
 	return true;
 }
 
-/* With more threads than one it is too late: one might be on its way. */
+/* Where rewriting has begun and there are more threads than one it is too late: one
+ * might be on its way through page 0. */
 void zp_wants_faults(void)
 {
-	int fd;
+	enum { PATIENCE = 100000 };
+	int fd, tries = 0;
 
-	if (zp_rewriting == ZP_REWRITE_NEVER || zp_rewrite_always || zp_page_unreadable() || zp_threads || !try_lock())
+	if (zp_rewriting == ZP_REWRITE_NEVER || zp_rewrite_always || zp_page_unreadable())
 		return;
+	/* Who has it blocks all signals and is done in less than a millisecond, but
+	 * for a child of vfork that was killed with it. */
+	while (!try_lock()) {
+		if (++tries > PATIENCE)
+			return;
+		zp_sys(SYS_sched_yield);
+	}
 	if (zp_rewriting == ZP_REWRITE_LATER) {
 		zp_rewriting = ZP_REWRITE_NEVER;
-	} else if ((fd = zp_text_open()) >= 0) {
+	} else if (!zp_threads && (fd = zp_text_open()) >= 0) {
 		if (undo(fd)) {
 			zp_rewriting = ZP_REWRITE_NEVER;
 			zp_page_unmap();

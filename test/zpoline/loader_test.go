@@ -238,6 +238,18 @@ func TestNode(t *testing.T) {
 	})
 }
 
+// TestJava: a program that lives by the fault of reading a null pointer.
+func TestJava(t *testing.T) {
+	if _, err := exec.LookPath("java"); err != nil {
+		t.Skip("java is not installed")
+	}
+	for _, m := range []mode{byDefault, dispatch} {
+		if got := run(t, m, "java", "testdata/Nulls.java"); got != "ok\n" {
+			t.Errorf("mode %q printed %q", m, got)
+		}
+	}
+}
+
 // TestShell: many small programs, pipes and jobs.
 func TestShell(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
