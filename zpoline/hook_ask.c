@@ -193,19 +193,16 @@ static void replace(const struct pq_answer *a, const int *fds, int nfds)
 /* Makes the last descriptor the call's result. */
 static long install(struct pq_slot *s, int *fds, int nfds, int lost, int tid)
 {
-	const int at = nfds > (int)s->answer.nreplace ? fds[nfds - 1] : -1;
-	long r;
+	const int at = nfds && !lost ? fds[nfds - 1] : -1;
+	long r = at < 0 ? -EMFILE : write_memory(s, tid);
 
-	if (lost || at < 0) {
-		close_all(fds, nfds);
-		tell(s, PQ_TAKEN, -EMFILE);
-		return -EMFILE;
-	}
-	r = write_memory(s, tid);
 	if (r < 0)
-		pq_sys(SYS_close, at);
-	tell(s, PQ_TAKEN, r < 0 ? r : at);
-	return r < 0 ? r : at;
+		close_all(fds, nfds);
+	else
+		r = at;
+	if (s->answer.val)
+		tell(s, PQ_TAKEN, r);
+	return r;
 }
 
 /* Does what the answer says. */
