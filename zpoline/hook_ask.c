@@ -14,10 +14,39 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/un.h>
 
 static long kernel(const struct pq_args *c)
 {
 	return pq_next(c->nr, c->a[0], c->a[1], c->a[2], c->a[3], c->a[4], c->a[5]);
+}
+
+/* Whether a listening socket of ours has lost its broker: its name is in one of
+   the directories that brokers make, and nobody puts connections there. */
+static int orphan(int fd)
+{
+	static const char dir[] = "/poemq-";
+	struct sockaddr_un a;
+	unsigned int len = sizeof(a);
+	size_t n = 0;
+
+	if (pq_sys(SYS_getsockname, fd, &a, &len) != 0 || a.sun_family != AF_UNIX || len <= offsetof(struct sockaddr_un, sun_path))
+		return 0;
+	len -= offsetof(struct sockaddr_un, sun_path);
+	for (size_t i = 0; i < len && i < sizeof(a.sun_path) && a.sun_path[i]; i++) {
+		n = a.sun_path[i] == dir[n] ? n + 1 : a.sun_path[i] == dir[0];
+		if (n == sizeof(dir) - 1)
+			return 1;
+	}
+	return 0;
+}
+
+/* A call that no broker answers. An accept that would wait for ever fails. */
+static long unanswered(const struct pq_args *c)
+{
+	if ((c->nr == SYS_accept || c->nr == SYS_accept4) && orphan(c->a[0]))
+		return -ENOSYS;
+	return kernel(c);
 }
 
 static int waits(const struct pq_args *c)
@@ -159,12 +188,31 @@ static long answer(struct pq_slot *s, const struct pq_args *c, int pid, int *fds
 	}
 }
 
+/* Where process_vm_writev(2) is refused (by a seccomp profile), a pipe does it. */
+static long write_by_pipe(const char *from, const struct iovec *to, size_t n)
+{
+	int pipe[2];
+	long r = pq_sys(SYS_pipe2, pipe, O_CLOEXEC);
+
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < n && r >= 0; i++) {
+		r = pq_sys(SYS_write, pipe[1], from, to[i].iov_len); /* it is less than a pipe holds */
+		if (r > 0)
+			r = pq_sys(SYS_read, pipe[0], to[i].iov_base, to[i].iov_len) == r ? 0 : -EFAULT;
+		from += to[i].iov_len;
+	}
+	close_all(pipe, 2);
+	return r;
+}
+
 /* Writes to the program's memory what the answer brings: 0 or -EFAULT. It is
    named by the thread: the first one may have ended. */
 static long write_memory(struct pq_slot *s, int tid)
 {
 	struct iovec to[PQ_WRITES], from = { s->data, 0 };
 	const struct pq_answer *a = &s->answer;
+	long r;
 
 	if (a->nwrite == 0)
 		return 0;
@@ -176,7 +224,10 @@ static long write_memory(struct pq_slot *s, int tid)
 		return -EFAULT;
 	if (from.iov_len == 0)
 		return 0;
-	return pq_sys(SYS_process_vm_writev, tid, &from, 1, to, a->nwrite, 0) == (long)from.iov_len ? 0 : -EFAULT;
+	r = pq_sys(SYS_process_vm_writev, tid, &from, 1, to, a->nwrite, 0);
+	if (r == -EPERM || r == -ENOSYS || r == -EACCES)
+		return write_by_pipe(s->data, to, a->nwrite);
+	return r == (long)from.iov_len ? 0 : -EFAULT;
 }
 
 /* Puts the first descriptors in the place of the program's. */
@@ -218,7 +269,7 @@ static long obey(struct pq_slot *s, const struct pq_args *c, int tid, int *fds, 
 	close_all(fds, nfds);
 	switch (s->answer.kind) {
 	case PQ_CONTINUE:
-		return kernel(c);
+		return unanswered(c);
 	case PQ_CANCELLED:
 		return -EINTR;
 	case PQ_RETURN:
@@ -234,7 +285,7 @@ static int told;
 static long without_broker(const struct pq_args *c, long error)
 {
 	if (c->nr != SYS_socket)
-		return kernel(c); /* it may be any file */
+		return unanswered(c); /* it may be any file */
 	if (error == -EMFILE || error == -ENFILE || error == -ENOMEM)
 		return error;
 	if (!__atomic_exchange_n(&told, 1, __ATOMIC_RELAXED))
