@@ -34,7 +34,7 @@ build: deps
 demo: build
 	@scripts/demo.sh $(BIN)
 
-test: build lint test-unit test-e2e test-zpoline conform test-apps test-regress test-network test-container bench-quick
+test: build lint test-unit test-e2e test-zpoline conform test-apps test-regress test-network test-container test-faults test-systemd bench-quick test-docs
 
 # Packages that need no privilege and no binaries.
 test-unit: deps
@@ -64,5 +64,14 @@ fuzz: deps
 clean:
 	rm -rf bin dist
 
-# Targets that test folders bring themselves.
-include test/apps/apps.mk test/conform/conform.mk test/network/network.mk bench/bench.mk zpoline/hook.mk zpoline/zpoline.mk test/container/container.mk test/faults/faults.mk deploy/packages/packages.mk
+# Targets that folders bring themselves.
+include test/apps/apps.mk
+include test/conform/conform.mk
+include test/network/network.mk
+include bench/bench.mk
+include zpoline/hook.mk
+include zpoline/zpoline.mk
+include test/container/container.mk
+include test/faults/faults.mk test/systemd/systemd.mk
+include deploy/packages/packages.mk
+include test/docs/docs.mk

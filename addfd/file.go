@@ -44,3 +44,12 @@ func HungUp(fd int) bool {
 	n, err := unix.Poll(p, 0)
 	return err == nil && n == 1 && p[0].Revents&(unix.POLLHUP|unix.POLLNVAL) != 0
 }
+
+// Inode is what /proc/PID/fd shows of a socket; 0 when it is not known.
+func Inode(fd int) uint64 {
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) != nil {
+		return 0
+	}
+	return st.Ino
+}

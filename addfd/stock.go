@@ -18,6 +18,7 @@ type Stock struct {
 type stocked struct {
 	fd     int
 	cookie uint64
+	ino    uint64
 }
 
 const (
@@ -25,8 +26,9 @@ const (
 	stockLow  = 16
 )
 
-// Take is New, out of the stock where there is one.
-func (s *Stock) Take(nonblock bool) (fd int, cookie uint64, err error) {
+// Take is New, out of the stock where there is one. ino is the socket's inode,
+// as /proc/PID/fd shows it; 0 when it is not known.
+func (s *Stock) Take(nonblock bool) (fd int, cookie, ino uint64, err error) {
 	s.mu.Lock()
 	if len(s.have) <= stockLow && !s.filling && !s.over {
 		s.filling = true
@@ -35,7 +37,10 @@ func (s *Stock) Take(nonblock bool) (fd int, cookie uint64, err error) {
 	n := len(s.have)
 	if n == 0 {
 		s.mu.Unlock()
-		return New(nonblock)
+		if fd, cookie, err = New(nonblock); err == nil {
+			ino = Inode(fd)
+		}
+		return fd, cookie, ino, err
 	}
 	got := s.have[n-1]
 	s.have = s.have[:n-1]
@@ -43,10 +48,10 @@ func (s *Stock) Take(nonblock bool) (fd int, cookie uint64, err error) {
 	if nonblock {
 		if err := unix.SetNonblock(got.fd, true); err != nil {
 			unix.Close(got.fd)
-			return -1, 0, err
+			return -1, 0, 0, err
 		}
 	}
-	return got.fd, got.cookie, nil
+	return got.fd, got.cookie, got.ino, nil
 }
 
 func (s *Stock) fill() {
@@ -57,6 +62,10 @@ func (s *Stock) fill() {
 // add makes one socket; false ends the filling.
 func (s *Stock) add() bool {
 	fd, cookie, err := New(false)
+	ino := uint64(0)
+	if err == nil {
+		ino = Inode(fd)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil || s.over || len(s.have) >= stockSize {
@@ -66,7 +75,7 @@ func (s *Stock) add() bool {
 		}
 		return false
 	}
-	s.have = append(s.have, stocked{fd, cookie})
+	s.have = append(s.have, stocked{fd, cookie, ino})
 	return true
 }
 

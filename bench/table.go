@@ -82,15 +82,19 @@ func (r *results) printFigures(w io.Writer) {
 	for _, way := range columns {
 		line += padLeft(way, wayWidth)
 	}
-	line += padLeft("two÷tcp", 10) + padLeft("two÷quic-go", 13)
+	line += padLeft("two÷tcp", wayWidth) + padLeft("two÷quic-go", wayWidth)
 	fmt.Fprintln(w, line)
 	for _, f := range r.figures {
 		line := pad(f.Name, figureWidth) + pad(f.Unit, unitWidth)
 		for _, way := range columns {
 			line += padLeft(cell(r.of(f.Name, way)), wayWidth)
 		}
-		for i, base := range []string{tcp, quicGo} {
-			line += padLeft(ratioCell(r.ratio(key{f.Name, two}, key{f.Name, base})), []int{10, 13}[i])
+		for _, base := range []string{tcp, quicGo} {
+			if s := r.ratio(key{f.Name, two}, key{f.Name, base}); s.valid() {
+				line += padLeft(cell(s), wayWidth)
+			} else {
+				line += padLeft("", wayWidth)
+			}
 		}
 		fmt.Fprintln(w, strings.TrimRight(line, " "))
 	}
@@ -131,13 +135,6 @@ func cell(s spread) string {
 		return "–"
 	}
 	return fmt.Sprintf("%s ±%.0f%%", number(s.median), s.percent())
-}
-
-func ratioCell(s spread) string {
-	if !s.valid() {
-		return ""
-	}
-	return number(s.median)
 }
 
 // number has three digits that count.

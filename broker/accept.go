@@ -112,7 +112,7 @@ func (s *Session) acceptedSocket(from *Socket, t taken) (*Socket, error) {
 	from.mu.Lock()
 	defer from.mu.Unlock()
 	sock := &Socket{
-		b: s.b, sess: s, cookie: cookie, ino: inode(t.fd), domain: from.domain, proto: from.proto, created: time.Now(),
+		b: s.b, sess: s, cookie: cookie, ino: addfd.Inode(t.fd), domain: from.domain, proto: from.proto, created: time.Now(),
 		ns: from.ns, state: connected, told: true,
 		local: scoped(t.local, from.local.Addr()), remote: scoped(t.remote, from.local.Addr()),
 		opts: inherited(from.opts, from.domain, from.local), relay: t.relay, accepted: true, shared: from.hold.share(),
@@ -289,7 +289,7 @@ func (s *Session) acceptLater(r Request, l *listenState, c *copyFd, flags int) {
 		s.fail(r, unix.EINTR) // SA_RESTART or not (signal(7))
 		return
 	}
-	w := &waiter{req: r}
+	w := &waiter{req: r, checks: &s.b.checks}
 	w.dropped = func() { l.removeWaiter(w) }
 	w.look = func(r Request) bool {
 		if !s.acceptNow(r, l, -1, flags) {
@@ -330,7 +330,7 @@ func (l *listenState) nextWaiter() *waiter {
 	return nil
 }
 
-// serveWaiter has w look for a connection on its thread.
+// serveWaiter has w look for a connection in a turn of its session.
 func (l *listenState) serveWaiter(w *waiter) {
 	if w == nil {
 		return

@@ -99,7 +99,7 @@ func (s *Session) mayBind(r Request, ns *netns.NS, sa []byte) unix.Errno {
 		return 0
 	}
 	port := binary.BigEndian.Uint16(sa[2:])
-	if port == 0 || port >= s.privilegedBelow(ns) {
+	if port == 0 || port >= s.b.sysctls.of(ns).unprivileged {
 		return 0
 	}
 	creds, err := r.Creds()
@@ -107,15 +107,6 @@ func (s *Session) mayBind(r Request, ns *netns.NS, sa []byte) unix.Errno {
 		return unix.EACCES
 	}
 	return 0
-}
-
-func (s *Session) privilegedBelow(ns *netns.NS) (start uint16) {
-	start = 1024
-	_ = ns.Do(func() error {
-		start = unprivilegedPortStart()
-		return nil
-	})
-	return start
 }
 
 // tcpSocket makes a kernel TCP socket of sock's domain in ns, with the options

@@ -72,6 +72,8 @@ type Broker struct {
 	ledger     ledger
 	storing    *storing // nil: nothing is kept
 	young      young
+	checks     checks
+	sysctls    knownSysctls
 	targets    notify.Targets // of what is done between calls
 	// rebinding is held while a port is free for a moment that stays in use;
 	// read-locked to bind one.

@@ -178,7 +178,7 @@ func (s *Session) join(r Request, sock *Socket, c *copyFd, late unix.Errno) {
 	if d.copy < 0 && !d.docked() {
 		d.copy = c.keep()
 	}
-	w := &waiter{req: r, dropped: d.show}
+	w := &waiter{req: r, checks: &s.b.checks, dropped: d.show}
 	w.look = func(Request) bool {
 		d.show()
 		return false
@@ -252,11 +252,9 @@ func (d *dialState) dock(fd int) unix.Errno {
 func (d *dialState) finish(t transport, err error) {
 	d.cancel()
 	sock := d.sock
-	fd := -1
+	shown := copyFd{fd: -1}
 	if err == nil {
-		if fd = d.copyIfShown(); fd >= 0 {
-			defer unix.Close(fd)
-		}
+		shown.fd = d.copyIfShown()
 	}
 	sock.mu.Lock()
 	waiters := d.waiters
@@ -268,13 +266,14 @@ func (d *dialState) finish(t transport, err error) {
 		if err != nil { // it may have lost patience
 			d.log(fmt.Errorf("given up by the program: %w", err))
 		}
+		shown.close()
 		d.drop()
 		d.answer(waiters, unix.ECONNABORTED, true)
 		return
 	}
 	sock.dial = nil
 	if err == nil {
-		err = d.open(t, fd)
+		err = d.open(t, shown.fd)
 		if err != nil {
 			t.Reset()
 		}
@@ -287,8 +286,9 @@ func (d *dialState) finish(t transport, err error) {
 	sock.jotLocked()
 	sock.mu.Unlock()
 	d.log(err)
-	d.answer(waiters, errno, again)
+	shown.close() // both before the program can close its own descriptor
 	d.drop()
+	d.answer(waiters, errno, again)
 }
 
 // answer tells those who wait in connect. Unless it may try again, the socket
@@ -296,19 +296,19 @@ func (d *dialState) finish(t transport, err error) {
 func (d *dialState) answer(waiters []*waiter, errno unix.Errno, again bool) {
 	sock := d.sock
 	for _, w := range waiters {
-		w.answer(func(r Request) {
-			switch {
-			case errno == 0:
+		switch {
+		case errno == 0:
+			w.answerHere(func(r Request) {
 				err := sock.sess.done(r)
 				sock.mu.Lock()
 				sock.told = sock.told || err == nil
 				sock.mu.Unlock()
-			case again:
-				sock.sess.fail(r, errno)
-			default:
-				sock.sess.failed(r, sock, errno)
-			}
-		})
+			})
+		case again:
+			w.answerHere(func(r Request) { sock.sess.fail(r, errno) })
+		default:
+			w.answer(func(r Request) { sock.sess.failed(r, sock, errno) })
+		}
 	}
 }
 

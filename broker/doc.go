@@ -13,8 +13,8 @@
 // process and descriptor it is reached by. A call on anything else is let
 // through to the kernel. Every transition of a Socket is listed in state.go.
 //
-// A handler runs on its session's thread and never waits: for what takes time
-// it leaves a waiter (wait.go), answered later on the same thread. Since a
+// A handler has its session's turn and never waits: for what takes time
+// it leaves a waiter (wait.go), answered later in a turn of its own. Since a
 // signal may take the program out of any call, and the call may come again,
 // every operation can be joined or repeated.
 //

@@ -13,7 +13,7 @@ type fake struct {
 	memory []byte
 	creds  notify.Creds
 	posts  chan func() // what was posted
-	ended  bool        // the handlers' thread is gone
+	ended  bool        // the session has ended
 
 	mu      sync.Mutex // guards what follows
 	gone    bool       // the program no longer waits
@@ -95,9 +95,16 @@ func (r *fake) NetNS() (int, error) {
 	return unix.Open("/proc/self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 }
 func (r *fake) Creds() (notify.Creds, error) { return r.creds, nil }
-func (r *fake) Continue() error              { return r.answer(0) }
-func (r *fake) Return(int64) error           { return r.answer(0) }
-func (r *fake) Fail(errno unix.Errno) error  { return r.answer(errno) }
+func (r *fake) Caller() (int, uint32, error) { return r.creds.TGID, r.creds.UID, nil }
+func (r *fake) Anywhere(f func()) bool {
+	if !r.ended {
+		f()
+	}
+	return !r.ended
+}
+func (r *fake) Continue() error             { return r.answer(0) }
+func (r *fake) Return(int64) error          { return r.answer(0) }
+func (r *fake) Fail(errno unix.Errno) error { return r.answer(errno) }
 func (r *fake) Install(_ int, _ bool, then func(int, error)) {
 	then(5, r.answer(0))
 }

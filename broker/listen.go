@@ -91,14 +91,14 @@ func (s *Session) listen(r Request, sock *Socket, c *copyFd) {
 	if decision.Mode == policy.Prefer && s.b.guarded != nil && s.b.guarded(local.Port()) {
 		decision.Mode = policy.Require
 	}
-	w := &waiter{req: r}
+	w := &waiter{req: r, checks: &s.b.checks}
 	fd := c.keep()
 	w.start(0, nil)
 	s.park(w)
 	s.b.wg.Go(func() {
 		errno := s.b.serve(sock, fd, backlog, decision)
 		unix.Close(fd)
-		w.answer(func(r Request) { s.result(r, errno) })
+		w.answerHere(func(r Request) { s.result(r, errno) })
 	})
 }
 

@@ -1,9 +1,6 @@
 package broker
 
 import (
-	"bytes"
-	"os"
-	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -11,17 +8,16 @@ import (
 
 // patience is how long an attempt goes on with nobody answering, as TCP's does:
 // TCP_USER_TIMEOUT, or what the SYNs take that TCP_SYNCNT or
-// net.ipv4.tcp_syn_retries allow (tcp(7)). It is for the network namespace of
-// the calling thread.
-func (s *Socket) patience() time.Duration {
+// net.ipv4.tcp_syn_retries allow (tcp(7)).
+func (s *Socket) patience(sys sysctls) time.Duration {
 	if o, ok := s.set(unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT); ok && o.int() > 0 {
 		return time.Duration(o.int()) * time.Millisecond
 	}
-	retries := sysctl("tcp_syn_retries", 6)
+	retries := sys.synRetries
 	if o, ok := s.set(unix.IPPROTO_TCP, unix.TCP_SYNCNT); ok && o.int() > 0 {
 		retries = o.int()
 	}
-	return synTime(retries, sysctl("tcp_syn_linear_timeouts", 0))
+	return synTime(retries, sys.synLinear)
 }
 
 const maxRTO = 120 * time.Second // TCP_RTO_MAX
@@ -37,17 +33,4 @@ func synTime(retries, linear int) time.Duration {
 		}
 	}
 	return total
-}
-
-// sysctl is a number of net.ipv4, fallback where there is none.
-func sysctl(name string, fallback int) int {
-	b, err := os.ReadFile("/proc/sys/net/ipv4/" + name)
-	if err != nil {
-		return fallback
-	}
-	n, err := strconv.Atoi(string(bytes.TrimSpace(b)))
-	if err != nil {
-		return fallback
-	}
-	return n
 }

@@ -1,12 +1,9 @@
 package broker
 
 import (
-	"bytes"
 	"math/rand/v2"
 	"net/netip"
-	"os"
 	"slices"
-	"strconv"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -187,38 +184,4 @@ func (t *portTable) dropUnused(key nsPort) {
 	if use := t.ports[key]; len(use.held) == 0 && len(use.conns) == 0 {
 		delete(t.ports, key)
 	}
-}
-
-// localPortRange is net.ipv4.ip_local_port_range of the calling thread's
-// network namespace (ip(7)).
-func localPortRange() portRange {
-	r := portRange{32768, 60999}
-	b, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
-	if err != nil {
-		return r
-	}
-	f := bytes.Fields(b)
-	if len(f) != 2 {
-		return r
-	}
-	lo, err1 := strconv.ParseUint(string(f[0]), 10, 16)
-	hi, err2 := strconv.ParseUint(string(f[1]), 10, 16)
-	if err1 == nil && err2 == nil && 0 < lo && lo <= hi {
-		r = portRange{uint16(lo), uint16(hi)}
-	}
-	return r
-}
-
-// unprivilegedPortStart is net.ipv4.ip_unprivileged_port_start of the calling
-// thread's network namespace: below it CAP_NET_BIND_SERVICE is needed.
-func unprivilegedPortStart() uint16 {
-	b, err := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start")
-	if err != nil {
-		return 1024
-	}
-	n, err := strconv.ParseUint(string(bytes.TrimSpace(b)), 10, 16)
-	if err != nil {
-		return 1024
-	}
-	return uint16(n)
 }

@@ -71,7 +71,7 @@ func (s *Socket) successor(fd int, cookie uint64) *Socket {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return &Socket{
-		b: s.b, sess: s.sess, cookie: cookie, ino: inode(fd), domain: s.domain, proto: s.proto, created: time.Now(),
+		b: s.b, sess: s.sess, cookie: cookie, ino: addfd.Inode(fd), domain: s.domain, proto: s.proto, created: time.Now(),
 		ns: s.ns, opts: s.opts, local: s.local,
 	}
 }

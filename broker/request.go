@@ -7,7 +7,7 @@ import (
 )
 
 // Request is one call of a program that waits for its answer, wherever it came
-// from. All methods but Valid and Post are for the thread that handlers run on. Exactly
+// from. All methods but Valid, Anywhere and Post are for a turn of the session. Exactly
 // one of the answers is given; ErrGone from it (notify.ErrGone) says that the
 // program no longer waits.
 type Request interface {
@@ -29,6 +29,8 @@ type Request interface {
 	// NetNS opens the caller's network namespace.
 	NetNS() (int, error)
 	Creds() (notify.Creds, error)
+	// Caller is the part of Creds that most calls need.
+	Caller() (tgid int, uid uint32, err error)
 	// Valid reports whether the program still waits.
 	Valid() bool
 
@@ -47,7 +49,10 @@ type Request interface {
 	// descriptor at, which was the file from, to the file to.
 	MoveRegistrations(at, from, to int) error
 
-	// Post runs f on the handlers' thread; false when that has ended.
+	// Anywhere runs f, at once if that can be, for an answer that is Return or
+	// Fail; false when the session has ended.
+	Anywhere(f func()) bool
+	// Post runs f in a turn of its own; false when that has ended.
 	Post(f func()) bool
 }
 
@@ -65,6 +70,8 @@ func (r notification) Valid() bool            { return r.n.Valid() }
 func (r notification) Continue() error        { return r.n.Continue() }
 func (r notification) Return(val int64) error { return r.n.Return(val) }
 func (r notification) Post(f func()) bool     { return r.n.Post(f) }
+
+func (r notification) Anywhere(f func()) bool { return r.n.Anywhere(f) }
 
 func (r notification) Fail(errno unix.Errno) error { return r.n.Fail(errno) }
 
@@ -100,6 +107,14 @@ func (r notification) NetNS() (int, error) {
 		return -1, err
 	}
 	return t.NetNS()
+}
+
+func (r notification) Caller() (tgid int, uid uint32, err error) {
+	t, err := r.n.Target()
+	if err != nil {
+		return 0, 0, err
+	}
+	return t.Caller()
 }
 
 func (r notification) Creds() (notify.Creds, error) {

@@ -41,11 +41,11 @@ type Session struct {
 	caught []notify.Caught
 
 	// stale finds the waiter a thread left behind when a signal took it out of
-	// its call: a thread has one call at a time. Used on the session's thread.
+	// its call: a thread has one call at a time. Used in the session's turns.
 	stale     map[int]*waiter
 	staleMost int // how many are kept before the answered ones are dropped
 	// again is that the call being handled is one that a signal interrupted.
-	// Used on the session's thread.
+	// Used in the session's turns.
 	again bool
 }
 
@@ -117,6 +117,7 @@ func (s *Session) Serve() error {
 	err := s.source.serve(s)
 	s.settle(err)
 	close(s.ended)
+	s.dropWaiters()
 	s.kept.end()
 	s.b.mu.Lock()
 	delete(s.b.sessions, s.ID)
@@ -124,6 +125,17 @@ func (s *Session) Serve() error {
 	s.b.mu.Unlock()
 	s.b.targets.Sweep()
 	return err
+}
+
+// dropWaiters is for calls of tasks that are gone: whoever waited in accept keeps
+// its port no longer. After a Close the next broker sees to them.
+func (s *Session) dropWaiters() {
+	if s.b.isFrozen() {
+		return
+	}
+	for _, w := range s.stale {
+		w.drop()
+	}
 }
 
 // notified handles a call that came by seccomp.

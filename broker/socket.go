@@ -82,13 +82,13 @@ func (s *Session) socket(r Request) {
 		s.fail(r, unix.EINVAL) // flags that socket(2) does not know
 		return
 	}
-	fd, cookie, err := s.b.stock.Take(nonblock)
+	fd, cookie, ino, err := s.b.stock.Take(nonblock)
 	if err != nil {
 		s.log.Error("a socket cannot be made", "error", err)
 		s.fail(r, unix.ENFILE)
 		return
 	}
-	sock := &Socket{b: s.b, sess: s, cookie: cookie, ino: inode(fd), domain: domain, proto: proto, created: time.Now()}
+	sock := &Socket{b: s.b, sess: s, cookie: cookie, ino: ino, domain: domain, proto: proto, created: time.Now()}
 	if proto == 0 {
 		sock.proto = unix.IPPROTO_TCP
 	}

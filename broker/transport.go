@@ -94,6 +94,16 @@ func (b *Broker) reach(ctx context.Context, a *attempt) (transport, error) {
 			return nil, err
 		}
 	}
+	if b.host.Connected(a.peer) {
+		// Nothing to race for, unless it goes wrong.
+		st, err := b.host.Dial(ctx, a.peer, a.port, nil)
+		if err == nil {
+			return st, nil
+		}
+		if errors.Is(err, quic.ErrIdentity) || ctx.Err() != nil {
+			return nil, err
+		}
+	}
 	return b.race(ctx, a)
 }
 

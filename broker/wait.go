@@ -16,13 +16,13 @@ type waiter struct {
 	answered atomic.Bool
 	gone     atomic.Bool // the program no longer waits
 
-	mu     sync.Mutex  // guards the timers
+	checks *checks
+	mu     sync.Mutex  // guards expire
 	expire *time.Timer // SO_RCVTIMEO or SO_SNDTIMEO; nil when there is none
-	check  *time.Timer
 
 	// dropped is called when the program no longer waits; nil for nothing to do.
 	dropped func()
-	// look is asked at every check, on the request's thread: whether there is
+	// look is asked at every check, in a turn of the request's session: whether there is
 	// an answer by now that nobody announced. nil for never.
 	look func(Request) (answered bool)
 }
@@ -33,31 +33,96 @@ const (
 )
 
 // start begins the checks. timeout 0 is none; onTimeout runs on the request's
-// thread as the waiter's answer.
+// turn as the waiter's answer.
 func (w *waiter) start(timeout time.Duration, onTimeout func(Request)) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	every := firstCheck
-	w.check = time.AfterFunc(every, func() {
-		if w.answered.Load() {
-			return
-		}
-		on := w.req.Post(func() {
-			if w.answered.Load() || !w.alive() {
-				return
-			}
-			every = min(2*every, lastCheck)
-			w.mu.Lock()
-			w.check.Reset(every)
-			w.mu.Unlock()
-		})
-		if !on { // the session has ended
-			w.drop()
-		}
-	})
+	w.checks.add(w)
 	if timeout > 0 {
+		w.mu.Lock()
+		defer w.mu.Unlock()
 		w.expire = time.AfterFunc(timeout, func() { w.answer(onTimeout) })
 	}
+}
+
+// check is one of the looks; again tells whether there are more to come.
+func (w *waiter) check(again func()) {
+	if w.answered.Load() {
+		return
+	}
+	on := w.req.Post(func() {
+		if !w.answered.Load() && w.alive() {
+			again()
+		}
+	})
+	if !on { // the session has ended
+		w.drop()
+	}
+}
+
+// checks has waiters look after themselves, with one timer for all: most calls
+// are answered long before, and to set a timer for each would wake a thread.
+type checks struct {
+	mu    sync.Mutex // guards what follows
+	due   map[*waiter]dueCheck
+	timer *time.Timer // nil when it does not run
+}
+
+type dueCheck struct {
+	at    time.Time
+	every time.Duration // the next one after that
+}
+
+func (c *checks) add(w *waiter) { c.put(w, firstCheck) }
+
+func (c *checks) put(w *waiter, in time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.due == nil {
+		c.due = make(map[*waiter]dueCheck)
+	}
+	c.due[w] = dueCheck{time.Now().Add(in), min(2*in, lastCheck)}
+	if c.timer == nil {
+		c.timer = time.AfterFunc(firstCheck, c.tick)
+	}
+}
+
+func (c *checks) remove(w *waiter) {
+	c.mu.Lock()
+	delete(c.due, w)
+	c.mu.Unlock()
+}
+
+// tick checks those whose time has come and comes again as long as there are
+// any.
+func (c *checks) tick() {
+	now := time.Now()
+	var due []*waiter
+	var next []time.Duration
+	c.mu.Lock()
+	c.timer = nil
+	for w, d := range c.due {
+		if !d.at.After(now.Add(firstCheck / 2)) { // those due about now together
+			due, next = append(due, w), append(next, d.every)
+			delete(c.due, w)
+		}
+	}
+	if len(c.due) > 0 {
+		c.timer = time.AfterFunc(c.soonest().Sub(now), c.tick)
+	}
+	c.mu.Unlock()
+	for i, w := range due {
+		w.check(func() { c.put(w, next[i]) })
+	}
+}
+
+// soonest is when the next check is due. c.mu is held.
+func (c *checks) soonest() time.Time {
+	var first time.Time
+	for _, d := range c.due {
+		if first.IsZero() || d.at.Before(first) {
+			first = d.at
+		}
+	}
+	return first
 }
 
 // drop ends a waiter that nobody waits for.
@@ -73,11 +138,9 @@ func (w *waiter) drop() {
 }
 
 func (w *waiter) stopTimers() {
+	w.checks.remove(w)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.check != nil {
-		w.check.Stop()
-	}
 	if w.expire != nil {
 		w.expire.Stop()
 	}
@@ -90,7 +153,7 @@ func (w *waiter) isFor(r Request) bool {
 	return w.req.Call() == r.Call() && w.req.Int(0) == r.Int(0) && w.req.Ptr(1) == r.Ptr(1)
 }
 
-// alive is for the request's thread: it drops a waiter that nobody waits for,
+// alive is for a turn of the request's session: it drops a waiter that nobody waits for,
 // and looks for an answer.
 func (w *waiter) alive() bool {
 	if !w.req.Valid() {
@@ -105,12 +168,23 @@ func (w *waiter) alive() bool {
 	return true
 }
 
-// answer has f answer the request on its thread. It reports false when
+// answer has f answer the request in a turn of its session. It reports false when
 // somebody else has answered, or the session has ended.
 func (w *waiter) answer(f func(Request)) bool {
+	return w.take() && w.req.Post(func() { f(w.req) })
+}
+
+// answerHere is answer for an f that only returns or fails: it is called at
+// once, which spares waiting for a turn.
+func (w *waiter) answerHere(f func(Request)) bool {
+	return w.take() && w.req.Anywhere(func() { f(w.req) })
+}
+
+// take makes the caller the one who answers.
+func (w *waiter) take() bool {
 	if !w.answered.CompareAndSwap(false, true) {
 		return false
 	}
 	w.stopTimers()
-	return w.req.Post(func() { f(w.req) })
+	return true
 }

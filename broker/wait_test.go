@@ -31,7 +31,7 @@ func TestWaiterIsAnsweredOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newFake(0)
 		thread(t, r)
-		w := &waiter{req: r, dropped: func() { t.Error("dropped") }}
+		w := &waiter{req: r, checks: new(checks), dropped: func() { t.Error("dropped") }}
 		w.start(time.Hour, fail(unix.EAGAIN))
 		var wg sync.WaitGroup
 		won := make(chan bool, 10)
@@ -59,7 +59,7 @@ func TestWaiterIsDroppedWhenNobodyWaits(t *testing.T) {
 		r := newFake(0)
 		thread(t, r)
 		dropped := make(chan time.Time, 2)
-		w := &waiter{req: r, dropped: func() { dropped <- time.Now() }}
+		w := &waiter{req: r, checks: new(checks), dropped: func() { dropped <- time.Now() }}
 		w.start(0, nil)
 		time.Sleep(10 * time.Second)
 		if len(dropped) > 0 {
@@ -85,7 +85,7 @@ func TestWaiterIsDroppedWhenTheSessionEnds(t *testing.T) {
 		r := newFake(0)
 		r.ended = true
 		dropped := make(chan struct{})
-		w := &waiter{req: r, dropped: func() { close(dropped) }}
+		w := &waiter{req: r, checks: new(checks), dropped: func() { close(dropped) }}
 		w.start(0, nil)
 		<-dropped
 		if w.answer(fail(unix.EIO)) {
@@ -98,7 +98,7 @@ func TestWaiterTimesOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newFake(0)
 		thread(t, r)
-		w := &waiter{req: r}
+		w := &waiter{req: r, checks: new(checks)}
 		w.start(3*time.Second, fail(unix.EAGAIN))
 		time.Sleep(3*time.Second - time.Millisecond)
 		synctest.Wait()
@@ -122,7 +122,7 @@ func TestWaiterLooks(t *testing.T) {
 		r := newFake(0)
 		thread(t, r)
 		there := false
-		w := &waiter{req: r, dropped: func() { t.Error("dropped") }}
+		w := &waiter{req: r, checks: new(checks), dropped: func() { t.Error("dropped") }}
 		w.look = func(r Request) bool {
 			if there {
 				_ = r.Return(0)

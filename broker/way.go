@@ -21,13 +21,13 @@ func (s *Session) newDial(r Request, sock *Socket, remote netip.AddrPort) (*dial
 	if errno != 0 {
 		return nil, errno
 	}
-	creds, err := r.Creds()
+	tgid, uid, err := r.Caller()
 	if err != nil {
 		return nil, unix.ENOBUFS
 	}
-	sock.seenAt(creds.TGID, r.Int(0))
-	d := &dialState{sock: sock, ns: ns, uid: creds.UID, remote: remote, copy: -1}
-	d.decision = s.decide(r, policy.Query{Addr: remote, UID: creds.UID})
+	sock.seenAt(tgid, r.Int(0))
+	d := &dialState{sock: sock, ns: ns, uid: uid, remote: remote, copy: -1}
+	d.decision = s.decide(r, policy.Query{Addr: remote, UID: uid})
 	sock.mu.Lock()
 	bound, held := netip.AddrPort{}, false
 	if sock.hold != nil {
@@ -45,21 +45,13 @@ func (s *Session) newDial(r Request, sock *Socket, remote netip.AddrPort) (*dial
 	if held {
 		d.port, errno = s.b.ports.claim(ns.ID(), remote, bound.Port())
 	} else {
-		var ports portRange
-		_ = ns.Do(func() error {
-			ports = localPortRange()
-			return nil
-		})
-		d.port, errno = s.b.ports.take(ns.ID(), from, remote, sock.reuseAddr(), ports)
+		d.port, errno = s.b.ports.take(ns.ID(), from, remote, sock.reuseAddr(), s.b.sysctls.of(ns).ports)
 	}
 	if errno != 0 {
 		return nil, errno
 	}
 	d.local = netip.AddrPortFrom(keepScope(from, remote.Addr()), d.port.port)
-	_ = ns.Do(func() error {
-		d.patience = sock.patience()
-		return nil
-	})
+	d.patience = sock.patience(s.b.sysctls.of(ns))
 	return d, 0
 }
 

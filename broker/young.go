@@ -50,7 +50,7 @@ func (y *young) add(b *Broker, s *Socket, fd int) {
 	}
 }
 
-// thin makes room away from the thread that answers calls: the program's next
+// thin makes room away from the session's turn: the program's next
 // one would wait for it.
 func (y *young) thin(b *Broker) {
 	for {

@@ -8,11 +8,16 @@
 // kernel do it (Continue), give a result (Return), an error (Fail), or install
 // a file descriptor as the result (Install).
 //
-// Every ioctl on a listener is made on one OS thread that is locked to the
-// serving goroutine and has all signals blocked. Go's preemption signal would
-// otherwise interrupt SECCOMP_IOCTL_NOTIF_ADDFD; the kernel restarts it, and the
-// restarted call finds the notification gone although the fd was installed.
-// An answer that is ready later is brought to that thread by Post.
+// A listener is waited for by Go's poller, and handlers have turns, one after the
+// other. A thread of the listener's own would hold a place of Go's scheduler
+// while it waits, and what a handler starts would wait for another.
+//
+// SECCOMP_IOCTL_NOTIF_ADDFD is made with all signals blocked. Go's preemption
+// signal would otherwise interrupt it; the kernel restarts it, and the restarted
+// call finds the notification gone although the fd was installed. The other
+// ioctls are done as a whole or not at all. An answer that is ready later is
+// given in a turn of its own (Post), or by whoever has it if it needs no other
+// ioctl (Anywhere).
 //
 // What it never does: change the target's arguments and let the call continue
 // (another thread of the target could change them back), block on anything but

@@ -3,6 +3,7 @@ package notify
 import (
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -18,21 +19,27 @@ import (
 var ErrGone = errors.New("the target no longer waits for this call")
 
 // Listener receives the notifications of one seccomp filter. It owns its fds.
+//
+// Handlers and what is posted have their turns one after the other, on whatever
+// thread comes: a listener has none of its own, and the goroutines that a
+// handler starts run on the thread that it leaves.
 type Listener struct {
-	fd   int
-	wake int // eventfd: there is something in posted
+	fd int
+	f  *os.File // of fd, for the poller
 
-	mu     sync.Mutex // guards posted and ended
-	posted []func()
-	ended  bool
+	mu      sync.Mutex // guards what follows
+	posted  []func()
+	running bool // a goroutine runs what is posted
+	ended   bool
 
-	targets Targets      // of the serving thread
-	raw     seccompNotif // the last notification, of the serving thread
-	idle    *time.Timer  // runs while there are targets; of the serving thread
-	busy    bool         // a call came since idle was set; of the serving thread
+	stopped atomic.Bool
+	late    sync.RWMutex // read-locked while an answer is given out of turn
 
-	answered bool // a call came after the last wait; of the serving thread
-	places   int  // of Go's scheduler
+	turn    sync.Mutex   // held by whoever has its turn; guards what follows
+	targets Targets      // their own timer is not used
+	raw     seccompNotif // the last notification
+	idle    *time.Timer  // runs while there are targets
+	busy    bool         // a call came since idle was set
 }
 
 // NewListener takes ownership of a seccomp listener fd. It fails when fd is
@@ -57,11 +64,12 @@ func NewListener(fd int) (*Listener, error) {
 	}
 	// Flags go by value. Older kernels refuse them; it is only about speed.
 	unix.Syscall(unix.SYS_IOCTL, uintptr(fd), ioctlSetFlags, fdSyncWakeUp)
-	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-	if err != nil {
-		return fail(fmt.Errorf("eventfd: %w", err))
+	// The poller takes only such files. Receiving blocks all the same when there
+	// is nothing to receive.
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return fail(fmt.Errorf("O_NONBLOCK on the listener: %w", err))
 	}
-	return &Listener{fd: fd, wake: wake}, nil
+	return &Listener{fd: fd, f: os.NewFile(uintptr(fd), "seccomp listener")}, nil
 }
 
 // FD is the listener's descriptor, for a copy that outlives us. It is the
@@ -79,147 +87,133 @@ func checkAddfd(fd int) error {
 	return nil
 }
 
-// Post has f run on the listener's thread, soon, in the order of the posts.
-// That is where late answers are given. It reports false when the listener has
-// ended: f will not run then.
+// Post has f run in a turn of its own, soon, in the order of the posts. That is
+// where late answers are given. It reports false when the listener has ended: f
+// will not run then.
 func (l *Listener) Post(f func()) bool {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.ended {
-		l.mu.Unlock()
 		return false
 	}
 	l.posted = append(l.posted, f)
-	first := len(l.posted) == 1
-	if first {
-		one := [8]byte{1}
-		unix.Write(l.wake, one[:]) // an eventfd takes 2^64-2 of these
+	if !l.running {
+		l.running = true
+		go l.runPosted()
 	}
-	l.mu.Unlock()
 	return true
 }
 
-// Serve receives notifications and calls handle for each, on this goroutine's
-// own thread, until the last task under the filter is gone (then it returns
-// nil) or stop is posted by Stop. handle must not block.
+func (l *Listener) runPosted() {
+	l.turn.Lock()
+	defer l.turn.Unlock()
+	for {
+		l.mu.Lock()
+		posted := l.posted
+		l.posted = nil
+		if len(posted) == 0 || l.ended {
+			l.running = false
+			l.mu.Unlock()
+			return
+		}
+		l.mu.Unlock()
+		for _, f := range posted {
+			f()
+		}
+	}
+}
+
+// Serve receives notifications and calls handle for each, until the last task
+// under the filter is gone or Stop is called; then it returns nil. handle must
+// not block.
 func (l *Listener) Serve(handle func(*Notification)) error {
-	// The thread is never unlocked: it ends with the goroutine, and its signal
-	// mask with it.
-	runtime.LockOSThread()
-	if err := blockSignals(); err != nil {
+	defer l.end()
+	raw, err := l.f.SyscallConn()
+	if err != nil {
 		return err
 	}
-	promptly()
-	defer l.end()
-	l.places = runtime.GOMAXPROCS(0)
+	var failed error
+	err = raw.Read(func(uintptr) (over bool) {
+		over, failed = l.receiveAll(handle)
+		return over
+	})
+	if errors.Is(err, os.ErrDeadlineExceeded) { // Stop
+		return nil
+	}
+	return errors.Join(failed, err)
+}
 
-	fds := []unix.PollFd{{Fd: int32(l.fd), Events: unix.POLLIN}, {Fd: int32(l.wake), Events: unix.POLLIN}}
+// receiveAll takes what is there. over: the last task is gone, or there is an
+// error.
+func (l *Listener) receiveAll(handle func(*Notification)) (over bool, err error) {
+	p := []unix.PollFd{{Fd: int32(l.fd), Events: unix.POLLIN}}
 	for {
-		if err := l.wait(fds); err != nil {
-			return fmt.Errorf("poll listener: %w", err)
-		}
-		if fds[1].Revents != 0 {
-			if !l.runPosted() {
-				return nil
-			}
+		p[0].Revents = 0
+		if _, err := unix.Poll(p, 0); err != nil && err != unix.EINTR {
+			return true, fmt.Errorf("poll listener: %w", err)
 		}
 		// HUP can come with IN when the last task died while its call waited;
 		// RECV then has nothing and would block.
-		if fds[0].Revents&(unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) != 0 {
-			return nil
+		if p[0].Revents&(unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) != 0 {
+			return true, nil
 		}
-		if fds[0].Revents&unix.POLLIN == 0 {
-			continue
+		if p[0].Revents&unix.POLLIN == 0 {
+			return false, nil
 		}
-		call, err := l.receive()
-		if err != nil {
-			return err
+		if err := l.receiveOne(handle); err != nil {
+			return true, err
 		}
-		if call != nil {
-			handle(call)
-			l.answered = true
-			l.forgetIdle()
+		if l.stopped.Load() {
+			return false, nil
 		}
 	}
 }
 
-// promptly has the calling thread scheduled as any other when its process is
-// SCHED_BATCH: who waits for an answer shall have it at once. It is only about
-// speed.
-func promptly() {
-	if a, err := unix.SchedGetAttr(0, 0); err == nil && a.Policy == unix.SCHED_BATCH {
-		a.Policy = unix.SCHED_NORMAL
-		_ = unix.SchedSetAttr(0, a, 0)
+func (l *Listener) receiveOne(handle func(*Notification)) error {
+	l.turn.Lock()
+	defer l.turn.Unlock()
+	call, err := l.receive()
+	if call != nil {
+		handle(call)
+		l.forgetIdle()
 	}
+	return err
 }
 
-// linger is how long a thread that has answered a call waits for the next one
-// without giving its place in Go's scheduler away. Programs make calls in rows,
-// and to go to sleep and wake up costs several microseconds more if the
-// scheduler has part in it. A stop of the world waits as long at most.
-const linger = 100 * time.Microsecond
-
-// lingering keeps all but one thread of the process from it: they may be many,
-// and places are few.
-var lingering atomic.Bool
-
-// wait returns when there is something for fds, or for nothing.
-func (l *Listener) wait(fds []unix.PollFd) error {
-	fds[0].Revents, fds[1].Revents = 0, 0
-	if l.answered && l.places > 1 && lingering.CompareAndSwap(false, true) {
-		l.answered = false
-		n := pollHere(fds, linger)
-		lingering.Store(false)
-		if n != 0 {
-			return nil
-		}
-	}
-	if _, err := unix.Poll(fds, -1); err != nil && err != unix.EINTR {
-		return err
-	}
-	return nil
-}
-
-// pollHere is poll(2), of which Go's scheduler knows nothing.
-func pollHere(fds []unix.PollFd, timeout time.Duration) (n int) {
-	ts := unix.NsecToTimespec(timeout.Nanoseconds())
-	r, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds[0])), uintptr(len(fds)), uintptr(unsafe.Pointer(&ts)), 0, 0, 0)
-	if errno != 0 {
-		return 0
-	}
-	return int(r)
-}
-
-// blockSignals keeps them from the calling thread.
-func blockSignals() error {
-	var all unix.Sigset_t
+var allSignals = func() (all unix.Sigset_t) {
 	for i := range all.Val {
 		all.Val[i] = ^all.Val[i]
 	}
-	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &all, nil); err != nil {
+	return all
+}()
+
+// blockSignals keeps them from the calling thread.
+func blockSignals() error {
+	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &allSignals, nil); err != nil {
 		return fmt.Errorf("block signals: %w", err)
 	}
 	return nil
 }
 
-// Stop ends Serve from any goroutine, with tasks still under the filter.
-func (l *Listener) Stop() { l.Post(nil) }
-
-func (l *Listener) runPosted() bool {
-	var b [8]byte
-	unix.Read(l.wake, b[:])
-	l.mu.Lock()
-	posted := l.posted
-	l.posted = nil
-	l.mu.Unlock()
-	goOn := true
-	for _, f := range posted {
-		if f == nil { // Stop
-			goOn = false
-			continue
-		}
-		f()
+// unsignalled runs f where no signal comes.
+func unsignalled(f func()) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var before unix.Sigset_t
+	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &allSignals, &before); err != nil {
+		return fmt.Errorf("block signals: %w", err)
 	}
-	return goOn
+	f()
+	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil); err != nil {
+		return fmt.Errorf("unblock signals: %w", err)
+	}
+	return nil
+}
+
+// Stop ends Serve from any goroutine, with tasks still under the filter.
+func (l *Listener) Stop() {
+	l.stopped.Store(true)
+	l.f.SetReadDeadline(time.Unix(1, 0))
 }
 
 // receive takes one notification. ENOENT (the task was killed meanwhile) and
@@ -258,14 +252,17 @@ func (l *Listener) look() {
 }
 
 func (l *Listener) end() {
+	l.turn.Lock()
+	defer l.turn.Unlock()
+	l.late.Lock()
+	defer l.late.Unlock()
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.ended = true
 	l.posted = nil
-	l.mu.Unlock()
 	if l.idle != nil {
 		l.idle.Stop()
 	}
 	l.targets.Close()
-	unix.Close(l.wake)
-	unix.Close(l.fd)
+	l.f.Close()
 }

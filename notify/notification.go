@@ -8,8 +8,8 @@ import (
 )
 
 // Notification is one trapped system call that waits for its answer. Its
-// methods are for the listener's thread (inside handle, or by Post); after one
-// of the answers it is spent.
+// methods are for a turn of the listener's (inside handle, or by Post) unless they
+// say otherwise; after one of the answers it is spent.
 type Notification struct {
 	l  *Listener
 	id uint64
@@ -106,22 +106,39 @@ func (n *Notification) Replace(fd, at int, cloexec bool) error {
 	return err
 }
 
-func (n *Notification) addfd(a *seccompNotifAddfd) (int, error) {
-	for {
-		got, e := ioctl(n.l.fd, ioctlAddfd, unsafe.Pointer(a))
-		switch e {
-		case 0:
-			return got, nil
-		case unix.EINTR:
-		case unix.ENOENT, unix.EINPROGRESS:
-			return -1, ErrGone
-		default:
-			return -1, e
-		}
+// addfd must not be interrupted: the kernel would restart it after a signal, and
+// find the notification gone that it has answered itself.
+func (n *Notification) addfd(a *seccompNotifAddfd) (got int, err error) {
+	var e unix.Errno
+	if err := unsignalled(func() { got, e = ioctl(n.l.fd, ioctlAddfd, unsafe.Pointer(a)) }); err != nil {
+		return -1, err
 	}
+	switch e {
+	case 0:
+		return got, nil
+	case unix.ENOENT, unix.EINPROGRESS:
+		return -1, ErrGone
+	}
+	return -1, e
 }
 
-// Post has f run on the listener's thread; see Listener.Post.
+// Anywhere runs f, which may Return or Fail and nothing else of n, on the
+// calling thread: the kernel gives such an answer as a whole or not at all, a
+// signal notwithstanding, so it need not wait for the listener's thread. False:
+// the listener has ended, and f was not called.
+func (n *Notification) Anywhere(f func()) bool {
+	n.l.late.RLock()
+	defer n.l.late.RUnlock()
+	n.l.mu.Lock()
+	ended := n.l.ended
+	n.l.mu.Unlock()
+	if !ended {
+		f()
+	}
+	return !ended
+}
+
+// Post has f run in a turn of its own; see Listener.Post.
 func (n *Notification) Post(f func()) bool { return n.l.Post(f) }
 
 // Target is the task that made the call. It is owned by the listener and good

@@ -126,6 +126,18 @@ type Creds struct {
 	UserNS      string // its own, as /proc names it: "user:[INODE]"; empty when not to be had
 }
 
+// Caller tells the target's process and its effective uid, as Creds does but
+// cheaper where the kernel tells by pidfd (PIDFD_GET_INFO, Linux 6.13).
+func (t *Target) Caller() (tgid int, uid uint32, err error) {
+	const want = unix.PIDFD_INFO_PID | unix.PIDFD_INFO_CREDS
+	info := unix.PidfdInfo{Mask: want}
+	if unix.IoctlPidfdInfo(t.pidfd, &info) == nil && info.Mask&want == want && info.Tgid != 0 {
+		return int(info.Tgid), info.Euid, nil
+	}
+	c, err := t.Creds()
+	return c.TGID, c.UID, err
+}
+
 // Creds reads /proc/TID/status. Without a /proc it answers the most that is
 // safe to assume: an ordinary user.
 func (t *Target) Creds() (Creds, error) {

@@ -133,6 +133,9 @@ func TestTargetCache(t *testing.T) {
 		t.Errorf("%d and %d are kept, want %d", len(c.byTID), len(c.order), maxTargets)
 	}
 	last := tids[len(tids)-1]
+	if last == os.Getpid() {
+		last = tids[len(tids)-2] // which does not end
+	}
 	end()
 	if _, err := os.Stat(fmt.Sprintf("/proc/self/task/%d", last)); err == nil {
 		t.Skip("the Go runtime keeps its threads here")
@@ -169,6 +172,9 @@ func threads(n int) (tids []int, end func()) {
 		close(stop)
 		wg.Wait()
 		for _, tid := range tids {
+			if tid == os.Getpid() {
+				continue // the runtime keeps the process's first thread
+			}
 			for unix.Tgkill(os.Getpid(), tid, 0) == nil {
 				runtime.Gosched()
 			}

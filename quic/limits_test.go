@@ -293,3 +293,23 @@ func TestCensus(t *testing.T) {
 		t.Errorf("%d addresses are remembered", n)
 	}
 }
+
+// A client with a session loses no 0-RTT data when it has to prove its address
+// first (Retry), as replays have to.
+func TestLimitZeroRTTIsSentAgain(t *testing.T) {
+	server, addr := echoServer(t, t.TempDir(), "127.0.0.1:0", ListenOptions{ZeroRTT: true}, nil)
+	client, peer := zeroRTT(t, t.TempDir(), addr)
+	forged := func(n int) {
+		server.census.mu.Lock()
+		defer server.census.mu.Unlock()
+		server.census.unproved += n
+	}
+	forged(maxUnproved)
+	defer forged(-maxUnproved)
+	if i := ask(t, client, peer); !i.Resumed {
+		t.Errorf("%+v", i)
+	}
+	if n := server.LimitCounts(); n.Unproved != maxUnproved {
+		t.Errorf("%+v: the client's address was not proved", n)
+	}
+}

@@ -15,3 +15,8 @@ endif
 $(BIN)/libpoemq-hook.so: $(HOOK_SOURCES) zpoline/hook.h zpoline/hook_wire.h zpoline/loader.h
 	@mkdir -p $(BIN)
 	$(CC) $(HOOK_CFLAGS) $(CFLAGS) -shared -Wl,-z,now -Wl,-z,relro -Wl,-z,defs -o $@ $(HOOK_SOURCES)
+
+# The hook library in programs, with its loader: half a minute at the most.
+.PHONY: test-hook
+test-hook: build
+	POEMQ_BIN=$(BIN) $(GO) run ./test/report -count=1 -timeout 10m $(TESTFLAGS) ./test/hook

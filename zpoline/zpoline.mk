@@ -28,6 +28,12 @@ zpoline-ubsan:
 	$(ZP_CC) $(ZP_LOADER_FLAGS) -fsanitize=undefined -fno-sanitize=null -fsanitize-undefined-trap-on-error \
 	  -shared -Wl,-z,defs,-z,now,-z,relro -o $(UBSAN_OUT) $(ZP_LOADER)
 
-# The loader's tests: a minute, less than a half of it when nothing else runs.
-test-zpoline: deps zpoline
+# The loader's tests: a minute, less than a half of it when nothing else runs. Node
+# and Java are among what it starts.
+test-zpoline: zpoline deps-apps
 	POEMQ_BIN=$(BIN) $(GO) run ./test/report -count=1 -timeout 10m $(TESTFLAGS) ./test/zpoline
+
+# What a system call costs under the loader, with hooks that do nothing.
+.PHONY: bench-zpoline
+bench-zpoline: zpoline
+	$(GO) run ./bench/zpoline -loader $(BIN)/libpoemq-zpoline.so

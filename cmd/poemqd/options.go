@@ -170,9 +170,9 @@ func start(c *config.Config, log *slog.Logger, keeper broker.Keeper) (*running, 
 	return r, nil
 }
 
-// batch is about speed only. Whoever starts a child does so before.
-func batch(log *slog.Logger) {
-	if err := broker.Batch(); err != nil {
+// threads is about speed only. Whoever starts a child does so before.
+func threads(log *slog.Logger) {
+	if err := broker.Threads(); err != nil {
 		log.Info("threads are scheduled as those of any program; carrying bytes takes more processor time", "error", err)
 	}
 }

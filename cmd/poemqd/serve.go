@@ -72,7 +72,7 @@ func serve(o *options, socket, control string) error {
 	}
 	goesOn := r.goOn(from.left, log)
 	r.broker.SetFronts(served)
-	batch(log)
+	threads(log)
 	reloads := make(chan struct{})
 	go func() {
 		defer close(reloads)

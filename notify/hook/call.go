@@ -150,6 +150,12 @@ func (r *Call) Creds() (notify.Creds, error) {
 	return (&notify.Target{TID: r.c.p.pid}).Creds()
 }
 
+// Caller is the caller's process and its effective uid.
+func (r *Call) Caller() (tgid int, uid uint32, err error) {
+	c, err := r.Creds()
+	return c.TGID, c.UID, err
+}
+
 // MoveRegistrations gives the caller's epoll registrations of its descriptor n,
 // which was the file from, to the file to. It takes the right to look at the
 // process.
@@ -174,6 +180,9 @@ func (r *Call) Valid() bool {
 
 // Post has f run on the serving thread.
 func (r *Call) Post(f func()) bool { return r.s.Post(f) }
+
+// Anywhere is Post: answers are the serving thread's to give.
+func (r *Call) Anywhere(f func()) bool { return r.s.Post(f) }
 
 // Continue leaves the call to the kernel.
 func (r *Call) Continue() error {

@@ -10,11 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Batch changes a whole process, so it is tried in one of its own.
-func TestBatch(t *testing.T) {
-	if os.Getenv("POEMQ_TEST_BATCH") == "" {
-		c := exec.Command(os.Args[0], "-test.run=^TestBatch$", "-test.v")
-		c.Env = append(os.Environ(), "POEMQ_TEST_BATCH=1")
+// Threads changes a whole process, so it is tried in one of its own.
+func TestThreads(t *testing.T) {
+	if os.Getenv("POEMQ_TEST_THREADS") == "" {
+		c := exec.Command(os.Args[0], "-test.run=^TestThreads$", "-test.v")
+		c.Env = append(os.Environ(), "POEMQ_TEST_THREADS=1")
 		if out, err := c.CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
@@ -30,7 +30,8 @@ func TestBatch(t *testing.T) {
 		<-chosen
 	}()
 	idle := <-chosen
-	if err := Batch(); err != nil {
+	before := runtime.GOMAXPROCS(0)
+	if err := Threads(); err != nil {
 		t.Fatal(err)
 	}
 	begun, end := make(chan struct{}), make(chan struct{})
@@ -41,6 +42,9 @@ func TestBatch(t *testing.T) {
 			<-end
 		}()
 		<-begun
+	}
+	if got, want := runtime.GOMAXPROCS(0), max(1, before/2); got != want && os.Getenv("GOMAXPROCS") == "" {
+		t.Errorf("%d places for goroutines, want %d", got, want)
 	}
 	tasks, err := os.ReadDir("/proc/self/task")
 	if err != nil {
