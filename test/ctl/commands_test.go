@@ -70,6 +70,7 @@ func TestJSON(t *testing.T) {
 		shape("", v, fields)
 		name := strings.Join(strings.Fields(strings.NewReplacer(addr, "", ca, "", out, "", key, "", "192.0.2.1:443", "", fmt.Sprint(conn.ID), "", "--dir", "", "--out", "", "/a.example.pem", "").Replace(command)), " ")
 		fmt.Fprintf(&got, "poemqctl %s\n", name)
+		delete(fields, ".checks[].do text") // where there is something to do
 		for _, f := range slices.Sorted(maps.Keys(fields)) {
 			fmt.Fprintf(&got, "  %s\n", f)
 		}
