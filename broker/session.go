@@ -117,6 +117,7 @@ func (s *Session) Serve() error {
 	err := s.source.serve(s)
 	s.settle(err)
 	close(s.ended)
+	s.dropWaiters()
 	s.kept.end()
 	s.b.mu.Lock()
 	delete(s.b.sessions, s.ID)
@@ -124,6 +125,17 @@ func (s *Session) Serve() error {
 	s.b.mu.Unlock()
 	s.b.targets.Sweep()
 	return err
+}
+
+// dropWaiters is for calls of tasks that are gone: whoever waited in accept keeps
+// its port no longer. After a Close the next broker sees to them.
+func (s *Session) dropWaiters() {
+	if s.b.isFrozen() {
+		return
+	}
+	for _, w := range s.stale {
+		w.drop()
+	}
 }
 
 // notified handles a call that came by seccomp.

@@ -444,8 +444,9 @@ func (p *port) acceptStreams(c *conn) {
 			in.busy(s)
 			continue
 		}
+		in.waits = c.visit
 		p.h.wg.Go(func() {
-			defer c.visit.left()
+			defer in.answeredLater()
 			p.receive(c, s, in)
 		})
 	}

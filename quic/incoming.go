@@ -1,10 +1,12 @@
 package quic
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -51,6 +53,23 @@ func (p *port) receive(c *conn, s *quicgo.Stream, in *Incoming) {
 type Incoming struct {
 	st   *Stream
 	once sync.Once
+
+	waits *visit // has a place among what waits; nil: it has none
+	left  atomic.Bool
+}
+
+// waitsNoMore gives the place back: it is answered, or nobody will.
+func (in *Incoming) waitsNoMore() {
+	if in.left.CompareAndSwap(false, true) {
+		in.waits.left()
+	}
+}
+
+// answeredLater has it wait until then, or until the peer gives up.
+func (in *Incoming) answeredLater() {
+	if !in.left.Load() {
+		context.AfterFunc(in.st.ctx, in.waitsNoMore)
+	}
 }
 
 // RemoteAddr is the peer's IP and the port of the connecting program's socket.
@@ -68,6 +87,7 @@ func (in *Incoming) Done() <-chan struct{} { return in.st.WriteDone() }
 func (in *Incoming) Accept() (*Stream, error) {
 	err := errAnswered
 	in.once.Do(func() {
+		in.waitsNoMore()
 		// Who reads no more may have written before.
 		if _, err = in.st.answer(statusOK); errors.Is(err, ErrStopped) {
 			err = nil
@@ -88,6 +108,7 @@ var errAnswered = fmt.Errorf("already answered: %w", unix.EINVAL)
 // after Accept.
 func (in *Incoming) Refuse(errno unix.Errno) {
 	in.once.Do(func() {
+		in.waitsNoMore()
 		in.st.answer(statusOf(errno))
 		in.st.abort(streamRefused)
 	})

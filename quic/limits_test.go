@@ -115,6 +115,29 @@ func TestLimitUnreadOctets(t *testing.T) {
 	}
 }
 
+// Many connections that hold little each are much together.
+func TestLimitManyConnections(t *testing.T) {
+	const limit = 16 << 20
+	s := newSiege(t, Limits{Memory: limit, HandshakesPerSecond: 100_000})
+	var living []*quicgo.Conn
+	for range 700 {
+		qc, err := s.connect()
+		if err != nil {
+			break // ended in its handshake
+		}
+		living = append(living, qc)
+	}
+	waitFor(t, "the end of some", func() bool { return s.ask().Counts.Shed > 0 })
+	s.held(2 * limit)
+	ended := 0
+	for _, qc := range living {
+		if qc.Context().Err() != nil {
+			ended++
+		}
+	}
+	t.Logf("%d of %d connections were ended", ended, len(living))
+}
+
 // Who asks for much and does not read it makes the server hold little.
 func TestLimitSlowReaders(t *testing.T) {
 	s := newSiege(t, Limits{})
@@ -291,5 +314,25 @@ func TestCensus(t *testing.T) {
 	}
 	if n := len(c.guests); n > 1100 {
 		t.Errorf("%d addresses are remembered", n)
+	}
+}
+
+// A client with a session loses no 0-RTT data when it has to prove its address
+// first (Retry), as replays have to.
+func TestLimitZeroRTTIsSentAgain(t *testing.T) {
+	server, addr := echoServer(t, t.TempDir(), "127.0.0.1:0", ListenOptions{ZeroRTT: true}, nil)
+	client, peer := zeroRTT(t, t.TempDir(), addr)
+	forged := func(n int) {
+		server.census.mu.Lock()
+		defer server.census.mu.Unlock()
+		server.census.unproved += n
+	}
+	forged(maxUnproved)
+	defer forged(-maxUnproved)
+	if i := ask(t, client, peer); !i.Resumed {
+		t.Errorf("%+v", i)
+	}
+	if n := server.LimitCounts(); n.Unproved != maxUnproved {
+		t.Errorf("%+v: the client's address was not proved", n)
 	}
 }

@@ -136,7 +136,7 @@ func Test1000Streams(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := testHost(t, nil)
+	h := testHost(t, func(c *Config) { c.MaxConnections = 1 })
 	const n = 1000
 	streams := make([]*Stream, n)
 	var wg sync.WaitGroup

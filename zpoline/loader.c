@@ -186,12 +186,10 @@ static void choose(void)
 		explain_page(r);
 		return;
 	}
-	if (zp_page_unreadable() || zp_rewrite_always) {
-		zp_rewriting = ZP_REWRITE_NOW;
-		return;
-	}
-	zp_page_unmap();
-	zp_rewriting = ZP_REWRITE_LATER;
+	if (zp_page_unreadable() || zp_rewrite_always)
+		zp_rewriting = zp_page_open() == 0 ? ZP_REWRITE_NOW : ZP_REWRITE_NEVER;
+	else
+		zp_rewriting = ZP_REWRITE_LATER;
 }
 
 __attribute__((constructor)) static void start(int argc, char **argv, char **env)

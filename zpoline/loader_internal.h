@@ -128,7 +128,7 @@ struct zp_range {
 	int prot;
 	bool shared, anonymous;
 };
-int zp_text_open(void); /* a descriptor or -errno */
+int zp_text_open(void); /* a descriptor, or negative for the way without one */
 void zp_text_close(int fd);
 size_t zp_text_read(int fd, uint64_t addr, void *to, size_t n);
 bool zp_text_range(uint64_t addr, struct zp_range *r);
@@ -155,7 +155,8 @@ struct zp_insn {
 bool zp_decode(const uint8_t *code, size_t n, struct zp_insn *out);
 
 /* loader_page.c: the page at address 0. */
-long zp_page_map(void); /* 0 or -errno */
+long zp_page_map(void);	 /* 0 or -errno; while there is the right to (a program may give it up) */
+long zp_page_open(void); /* it can be executed from now on; 0 or -errno */
 void zp_page_unmap(void);
 bool zp_page_unreadable(void); /* reading it faults, for there are protection keys */
 

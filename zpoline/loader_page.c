@@ -52,11 +52,14 @@ long zp_page_map(void)
 	__asm__("" : "+r"(page)); /* null is an address here */
 	slide(page, 0, NEAR_END);
 	slide(page, NEAR_END + 16, FAR_END);
-	r = zp_sys(SYS_mprotect, 0, PAGE, PROT_EXEC);
-	if (r < 0)
-		zp_sys(SYS_munmap, 0, PAGE);
-	mapped = r == 0;
-	return r;
+	zp_sys(SYS_mprotect, 0, PAGE, PROT_NONE);
+	mapped = true;
+	return 0;
+}
+
+long zp_page_open(void)
+{
+	return mapped ? zp_sys(SYS_mprotect, 0, PAGE, PROT_EXEC) : -EFAULT;
 }
 
 void zp_page_unmap(void)

@@ -17,7 +17,6 @@
  */
 #include "loader_internal.h"
 
-#include <errno.h>
 #include <sys/syscall.h>
 
 enum { LATE = 1000 }; /* dispatched calls */
@@ -58,7 +57,7 @@ static bool lines_differ(uint64_t addr)
 	return addr / 64 != (addr + 1) / 64;
 }
 
-enum verdict { REWRITTEN, NOT_NOW, NOT_EVER };
+enum verdict { REWRITTEN, NOT_EVER };
 
 static enum verdict rewrite(int fd, uint64_t ret, const struct zp_regs *regs)
 {
@@ -86,13 +85,13 @@ static enum verdict rewrite(int fd, uint64_t ret, const struct zp_regs *regs)
 	return zp_text_write(fd, at, call_bytes, &r, alone) ? REWRITTEN : NOT_EVER;
 }
 
-/* Has page 0 mapped at the first call that needs it. */
+/* Opens page 0 at the first call that needs it. */
 static bool begin(void)
 {
 	if (zp_rewriting == ZP_REWRITE_LATER) {
 		if (++counted < LATE)
 			return false;
-		zp_rewriting = zp_page_map() == 0 ? ZP_REWRITE_NOW : ZP_REWRITE_NEVER;
+		zp_rewriting = zp_page_open() == 0 ? ZP_REWRITE_NOW : ZP_REWRITE_NEVER;
 	}
 	return zp_rewriting == ZP_REWRITE_NOW;
 }
@@ -105,14 +104,9 @@ void zp_see(uint64_t ret, const struct zp_regs *regs)
 		return;
 	if (begin()) {
 		fd = zp_text_open();
-		if (fd < 0) {
-			if (fd != -EMFILE && fd != -ENFILE)
-				zp_site_keep(ret);
-		} else {
-			if (rewrite(fd, ret, regs) == NOT_EVER)
-				zp_site_keep(ret);
-			zp_text_close(fd);
-		}
+		if (rewrite(fd, ret, regs) == NOT_EVER)
+			zp_site_keep(ret);
+		zp_text_close(fd);
 	}
 	unlock();
 }
@@ -151,7 +145,9 @@ void zp_wants_faults(void)
 	}
 	if (zp_rewriting == ZP_REWRITE_LATER) {
 		zp_rewriting = ZP_REWRITE_NEVER;
-	} else if (!zp_threads && (fd = zp_text_open()) >= 0) {
+		zp_page_unmap();
+	} else if (!zp_threads) {
+		fd = zp_text_open();
 		if (undo(fd)) {
 			zp_rewriting = ZP_REWRITE_NEVER;
 			zp_page_unmap();

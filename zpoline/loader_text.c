@@ -1,6 +1,12 @@
-/* The program's text, read and written past its protection: through
- * /proc/thread-self/mem, which neither changes a mapping's protection nor needs
- * it to be readable (execute-only text). */
+/*
+ * The program's text, read and written past its protection: through
+ * /proc/thread-self/mem, which neither changes a mapping's protection nor needs it
+ * to be readable (execute-only text).
+ *
+ * A process that has changed its user, as daemons do, may not open that file any
+ * more (proc(5), PR_SET_DUMPABLE). It reads by process_vm_readv, and writes by
+ * mprotect.
+ */
 #include "loader_internal.h"
 
 #include <errno.h>
@@ -8,6 +14,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 
 enum { PAGE = 4096 };
 
@@ -18,12 +25,20 @@ int zp_text_open(void)
 
 void zp_text_close(int fd)
 {
-	zp_sys(SYS_close, fd);
+	if (fd >= 0)
+		zp_sys(SYS_close, fd);
+}
+
+static long read_here(uint64_t addr, void *to, size_t n)
+{
+	struct iovec here = { to, n }, there = { (void *)addr, n };
+
+	return zp_sys(SYS_process_vm_readv, zp_sys(SYS_getpid), &here, 1, &there, 1, 0);
 }
 
 size_t zp_text_read(int fd, uint64_t addr, void *to, size_t n)
 {
-	long r = zp_sys(SYS_pread64, fd, to, n, addr);
+	long r = fd >= 0 ? zp_sys(SYS_pread64, fd, to, n, addr) : read_here(addr, to, n);
 
 	return r < 0 ? 0 : r;
 }
@@ -148,9 +163,9 @@ static bool store(uint64_t addr, const uint8_t bytes[2], const struct zp_range *
  * which the kernel's copying does not promise. */
 bool zp_text_write(int fd, uint64_t addr, const uint8_t bytes[2], const struct zp_range *r, bool alone)
 {
-	if (alone && zp_sys(SYS_pwrite64, fd, bytes, 2, addr) == 2)
+	if (alone && fd >= 0 && zp_sys(SYS_pwrite64, fd, bytes, 2, addr) == 2)
 		return true;
-	if (r->anonymous || addr + 2 > r->end)
+	if ((r->anonymous && !alone) || addr + 2 > r->end)
 		return false;
 	return store(addr, bytes, r);
 }
