@@ -268,6 +268,17 @@ func TestLimitIsRefusal(t *testing.T) {
 	wantErrno(t, err, unix.ECONNREFUSED)
 }
 
+func TestGuestKey(t *testing.T) {
+	for addr, want := range map[string]string{
+		"192.0.2.1": "192.0.2.1/32", "::ffff:192.0.2.1": "192.0.2.1/32", "2001:db8::1": "2001:db8::/64",
+		"fe80::1%eth0": "fe80::1/128", "::1": "::1/128",
+	} {
+		if got := guestKey(netip.MustParseAddr(addr)); got.String() != want {
+			t.Errorf("%s counts as %v, want %s", addr, got, want)
+		}
+	}
+}
+
 func TestCensus(t *testing.T) {
 	c := census{limits: Limits{HandshakesPerSecond: 40}}
 	c.limits.fill()
