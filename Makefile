@@ -34,7 +34,7 @@ build: deps
 demo: build
 	@scripts/demo.sh $(BIN)
 
-test: build lint test-unit test-e2e test-zpoline test-hook conform conform-zpoline-short test-e2e-zpoline-short test-apps test-regress test-network test-container test-faults test-systemd bench-quick test-docs
+test: build lint test-unit test-e2e test-zpoline test-hook conform conform-zpoline-short test-e2e-zpoline-short test-apps test-regress test-network test-container test-faults test-systemd bench-quick test-docs test-man
 
 # Packages that need no privilege and no binaries.
 test-unit: deps
