@@ -3,7 +3,6 @@ package broker
 import (
 	"errors"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -383,6 +382,7 @@ func (b *Broker) namespaceOf(f *found, port int, hasPort bool) *netns.NS {
 // then from wherever they are.
 func (b *Broker) findAll(all []*found) {
 	missing := make(map[string][]*found) // as /proc/PID/fd shows them
+	left := 0
 	for _, f := range all {
 		sock := &Socket{b: b, cookie: f.cookie}
 		err := b.targets.Use(f.tid, func(t *notify.Target) (err error) {
@@ -393,27 +393,27 @@ func (b *Broker) findAll(all []*found) {
 			f.copy = -1
 			link := "socket:[" + strconv.FormatUint(f.ino, 10) + "]"
 			missing[link] = append(missing[link], f)
+			left++
 		}
 	}
 	if len(missing) == 0 {
 		return
 	}
-	files, _ := filepath.Glob("/proc/[0-9]*/fd/[0-9]*")
-	own := strconv.Itoa(os.Getpid())
-	for _, file := range files {
-		link, err := os.Readlink(file)
-		if err != nil {
+	processes, _ := os.ReadDir("/proc")
+	for _, p := range processes {
+		pid, err := strconv.Atoi(p.Name())
+		if err != nil || pid == os.Getpid() || left == 0 {
 			continue
 		}
-		parts := strings.Split(file, "/") // "", proc, PID, fd, N
-		for _, f := range missing[link] {
-			if f.copy >= 0 || parts[2] == own {
-				continue
-			}
-			f.tid, _ = strconv.Atoi(parts[2])
-			f.fd, _ = strconv.Atoi(parts[4])
-			if fd, err := (&Socket{b: b, cookie: f.cookie}).copyFromTask(f.tid, f.fd); err == nil {
-				f.copy = fd
+		for n, link := range notify.Files(pid) {
+			for _, f := range missing[link] {
+				if f.copy >= 0 {
+					continue
+				}
+				if fd, err := (&Socket{b: b, cookie: f.cookie}).copyFromTask(pid, n); err == nil {
+					f.tid, f.fd, f.copy = pid, n, fd
+					left--
+				}
 			}
 		}
 	}

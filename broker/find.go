@@ -2,6 +2,7 @@ package broker
 
 import (
 	"errors"
+	"io/fs"
 	"iter"
 	"os"
 	"strconv"
@@ -88,10 +89,11 @@ func (s *Socket) copyFromTask(pid, n int) (int, error) {
 	return s.copyFrom(t, n)
 }
 
-// present is n if the process has such a descriptor, or -1. It is cheaper than
-// a pidfd, and few processes have it.
+// present is n if the process has such a descriptor, or may have, or -1. It is
+// cheaper than a pidfd, and few processes have it.
 func present(pid string, n int) int {
-	if _, err := os.Lstat("/proc/" + pid + "/fd/" + strconv.Itoa(n)); err != nil {
+	_, err := os.Lstat("/proc/" + pid + "/fd/" + strconv.Itoa(n))
+	if err != nil && !errors.Is(err, fs.ErrPermission) {
 		return -1
 	}
 	return n
@@ -108,19 +110,13 @@ func (s *Socket) numberIn(pid string) int {
 // numbersIn are the socket's descriptors in a process.
 func (s *Socket) numbersIn(pid string) iter.Seq[int] {
 	return func(yield func(int) bool) {
-		dir := "/proc/" + pid + "/fd/"
-		f, err := os.Open(dir)
+		id, err := strconv.Atoi(pid)
 		if err != nil {
 			return
 		}
-		defer f.Close()
-		names, _ := f.Readdirnames(-1)
 		want := "socket:[" + strconv.FormatUint(s.ino, 10) + "]"
-		for _, name := range names {
-			if link, err := os.Readlink(dir + name); err != nil || link != want {
-				continue
-			}
-			if n, err := strconv.Atoi(name); err == nil && !yield(n) {
+		for n, link := range notify.Files(id) {
+			if link == want && !yield(n) {
 				return
 			}
 		}

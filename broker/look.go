@@ -329,6 +329,7 @@ type Figures struct {
 	Remembered              int
 	QUIC                    quic.Totals
 	QUICConnections         []quic.ConnInfo
+	Limits                  quic.LimitCounts
 	Fronts                  []api.Front
 }
 
@@ -342,7 +343,7 @@ type Octets = octets
 func (b *Broker) Figures() Figures {
 	f := Figures{
 		SocketsByState: map[string]int{}, Living: map[Carried]int{}, Begun: map[Carried]uint64{}, Octets: map[Carried]Octets{},
-		Calls: map[string]uint64{}, QUIC: b.host.Totals(), QUICConnections: b.host.Snapshot(), Fronts: b.frontStatus(), Remembered: len(b.Remembered()),
+		Calls: map[string]uint64{}, QUIC: b.host.Totals(), QUICConnections: b.host.Snapshot(), Limits: b.host.LimitCounts(), Fronts: b.frontStatus(), Remembered: len(b.Remembered()),
 	}
 	b.mu.Lock()
 	list := make([]*Socket, 0, len(b.sockets))

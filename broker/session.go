@@ -53,6 +53,8 @@ type Session struct {
 type source interface {
 	// serve has s answer calls until the last task has ended, or Stop.
 	serve(s *Session) error
+	// Post has f run on the thread of serve; false when that has ended.
+	Post(f func()) bool
 	// Stop ends serve from any goroutine.
 	Stop()
 }
@@ -117,6 +119,7 @@ func (s *Session) Serve() error {
 	err := s.source.serve(s)
 	s.settle(err)
 	close(s.ended)
+	s.dropWaiters()
 	s.kept.end()
 	s.b.mu.Lock()
 	delete(s.b.sessions, s.ID)
@@ -124,6 +127,17 @@ func (s *Session) Serve() error {
 	s.b.mu.Unlock()
 	s.b.targets.Sweep()
 	return err
+}
+
+// dropWaiters is for calls of tasks that are gone: whoever waited in accept keeps
+// its port no longer. After a Close the next broker sees to them.
+func (s *Session) dropWaiters() {
+	if s.b.isFrozen() {
+		return
+	}
+	for _, w := range s.stale {
+		w.drop()
+	}
 }
 
 // notified handles a call that came by seccomp.

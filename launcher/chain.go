@@ -61,6 +61,9 @@ func chainArgs(o Options, in inherited, poemqd, exe string) []string {
 	for _, m := range o.Matches {
 		args = append(args, "--match", m.String())
 	}
+	if o.Argv0 != "" {
+		args = append(args, "--argv0", o.Argv0)
+	}
 	return append(append(args, "--"), o.Args...)
 }
 

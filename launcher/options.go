@@ -32,6 +32,7 @@ const DefaultBroker = "/run/poemq/broker.sock"
 // Options are the launcher's settings; the flags of poemq-launch(1) set them.
 type Options struct {
 	Args            []string // the program and its arguments
+	Argv0           string   // what the program finds as argv[0]; empty means Args[0]
 	Broker          string   // path of the broker's socket
 	Quic            string
 	Matches         []filter.Match // none means the default

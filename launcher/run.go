@@ -27,6 +27,9 @@ func Run(o Options) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	if o.Argv0 != "" {
+		cmd.args = append([]string{o.Argv0}, cmd.args[1:]...)
+	}
 	switch {
 	case o.Quic == QuicOff:
 		return 0, cmd.exec(in)

@@ -65,32 +65,18 @@ func (t *Target) registrations(n, fd int) ([]registration, error) {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return nil, err
 	}
-	dir := "/proc/" + strconv.Itoa(t.TID)
-	f, err := os.Open(dir + "/fd")
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	names, err := f.Readdirnames(-1)
-	if err != nil {
-		return nil, err
-	}
 	var regs []registration
-	for _, name := range names {
-		if link, err := os.Readlink(dir + "/fd/" + name); err != nil || link != "anon_inode:[eventpoll]" {
+	for number, link := range Files(t.TID) {
+		if link != "anon_inode:[eventpoll]" {
 			continue
 		}
-		info, err := os.ReadFile(dir + "/fdinfo/" + name)
+		info, err := os.ReadFile("/proc/" + strconv.Itoa(t.TID) + "/fdinfo/" + strconv.Itoa(number))
 		if err != nil {
 			continue // closed meanwhile
 		}
 		event, found := findRegistration(info, n, st.Ino)
 		if !found {
 			continue
-		}
-		number, err := strconv.Atoi(name)
-		if err != nil {
-			return regs, err
 		}
 		epoll, err := t.Fd(number)
 		if err != nil {

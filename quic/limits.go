@@ -69,11 +69,12 @@ func (l *Limits) fill() {
 // errLimit: a limit is reached.
 var errLimit = errors.New("limit reached")
 
-// guestKey is the address that limits count for: an IPv6 host mostly has a /64.
+// guestKey is the address that limits count for: an IPv6 host mostly has a /64,
+// but the hosts of a link share that of its link-local addresses.
 func guestKey(a netip.Addr) netip.Prefix {
 	a = a.Unmap().WithZone("")
-	bits := 32
-	if a.Is6() {
+	bits := a.BitLen()
+	if a.Is6() && !a.IsLinkLocalUnicast() && !a.IsLoopback() {
 		bits = 64
 	}
 	p, _ := a.Prefix(bits)

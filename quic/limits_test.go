@@ -115,6 +115,29 @@ func TestLimitUnreadOctets(t *testing.T) {
 	}
 }
 
+// Many connections that hold little each are much together.
+func TestLimitManyConnections(t *testing.T) {
+	const limit = 16 << 20
+	s := newSiege(t, Limits{Memory: limit, HandshakesPerSecond: 100_000})
+	var living []*quicgo.Conn
+	for range 700 {
+		qc, err := s.connect()
+		if err != nil {
+			break // ended in its handshake
+		}
+		living = append(living, qc)
+	}
+	waitFor(t, "the end of some", func() bool { return s.ask().Counts.Shed > 0 })
+	s.held(2 * limit)
+	ended := 0
+	for _, qc := range living {
+		if qc.Context().Err() != nil {
+			ended++
+		}
+	}
+	t.Logf("%d of %d connections were ended", ended, len(living))
+}
+
 // Who asks for much and does not read it makes the server hold little.
 func TestLimitSlowReaders(t *testing.T) {
 	s := newSiege(t, Limits{})
@@ -243,6 +266,17 @@ func TestLimitIsRefusal(t *testing.T) {
 	dial(t, testHost(t, nil), e.Addr())
 	_, err := testHost(t, nil).Dial(testContext(t), Peer{Remote: e.Addr()}, 2, nil)
 	wantErrno(t, err, unix.ECONNREFUSED)
+}
+
+func TestGuestKey(t *testing.T) {
+	for addr, want := range map[string]string{
+		"192.0.2.1": "192.0.2.1/32", "::ffff:192.0.2.1": "192.0.2.1/32", "2001:db8::1": "2001:db8::/64",
+		"fe80::1%eth0": "fe80::1/128", "::1": "::1/128",
+	} {
+		if got := guestKey(netip.MustParseAddr(addr)); got.String() != want {
+			t.Errorf("%s counts as %v, want %s", addr, got, want)
+		}
+	}
 }
 
 func TestCensus(t *testing.T) {

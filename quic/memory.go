@@ -174,7 +174,7 @@ func (h *Host) relieve(octets int64) bool {
 				most = key
 			}
 		}
-		if len(held[most]) == 0 || held[most][0].octets < octets/1024 {
+		if len(held[most]) == 0 || sums[most] < octets/64 {
 			break
 		}
 		top := held[most][0]

@@ -268,13 +268,13 @@ func (l *link) confirmed() bool {
 }
 
 // giveUpUnconfirmed ends a connection that fell silent in its first round trips
-// and stayed so for as long as a handshake may take. It may be that a NAT took
+// and stayed so for four handshake timeouts, 2 min. It may be that a NAT took
 // another port: what the client may still send does not tell the server, so both
 // would wait for MaxIdle. Silence that began later than confirmedBy is another
 // matter: HANDSHAKE_DONE is repeated until it has arrived.
 func (l *link) giveUpUnconfirmed() {
 	c, heard := l.c.Load(), l.sock.heard()
-	if limit := 2 * l.h.cfg.HandshakeTimeout; heard.Sub(c.since) > confirmedBy || time.Since(heard) < limit {
+	if limit := 4 * l.h.cfg.HandshakeTimeout; heard.Sub(c.since) > confirmedBy || time.Since(heard) < limit {
 		return
 	}
 	c.mu.Lock()

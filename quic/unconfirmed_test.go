@@ -9,8 +9,8 @@ import (
 )
 
 // A NAT takes another port in the first round trips, with the client's congestion
-// window full: the client cannot tell the server. The program hears of it in the
-// time that a handshake may take, not after MaxIdle.
+// window full: the client cannot tell the server. The program hears of it after
+// four handshake timeouts, not after MaxIdle.
 func TestReboundBeforeConfirmed(t *testing.T) {
 	fastHere(t)
 	quick := func(c *Config) { c.KeepAlive, c.HandshakeTimeout = 500*time.Millisecond, time.Second }

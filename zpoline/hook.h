@@ -76,6 +76,7 @@ long pq_receive(int fd, const struct iovec *iov, size_t niov, int flags, int *fd
 /* hook_text.c: one line on stderr, "poemq: what: on: why; then". */
 void pq_say(const char *what, const char *on, const char *why, const char *then);
 const char *pq_error(long error); /* of a few errnos, negative or not */
+void pq_refusal(const char *why); /* what pq_error says of EPROTO from now on */
 
 void pq_copy(void *to, const void *from, size_t n);
 void pq_zero(void *to, size_t n);

@@ -15,3 +15,17 @@ endif
 $(BIN)/libpoemq-hook.so: $(HOOK_SOURCES) zpoline/hook.h zpoline/hook_wire.h zpoline/loader.h
 	@mkdir -p $(BIN)
 	$(CC) $(HOOK_CFLAGS) $(CFLAGS) -shared -Wl,-z,now -Wl,-z,relro -Wl,-z,defs -o $@ $(HOOK_SOURCES)
+
+# The hook library in programs, with its loader: half a minute at the most.
+.PHONY: test-hook
+test-hook: build
+	POEMQ_BIN=$(BIN) $(GO) run ./test/report -count=1 -timeout 10m $(TESTFLAGS) ./test/hook
+
+# The end-to-end programs with the hook library in them, and those of them that
+# are run with "make test".
+.PHONY: test-e2e-zpoline test-e2e-zpoline-short
+test-e2e-zpoline: build
+	POEMQ_VIA=zpoline POEMQ_BIN=$(BIN) $(GO) run ./test/report -p 1 -count=1 -timeout 25m $(TESTFLAGS) ./test/rig ./test/e2e
+
+test-e2e-zpoline-short: build
+	POEMQ_VIA=zpoline POEMQ_BIN=$(BIN) $(GO) run ./test/report -count=1 -timeout 10m -run 'TestTelnet|TestCurl|TestNetcatRequire|TestRuntimes|TestOrdinaryUser|TestEpollBeforeConnect|TestBadArguments|TestRefused|TestBrokerKilled|TestReaderThatNeverReads' $(TESTFLAGS) ./test/e2e

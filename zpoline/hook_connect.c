@@ -175,10 +175,10 @@ static long welcomed(struct pq_slot *s, int fd)
 	if (r == 0)
 		return -ECONNRESET;
 	if (r < (long)sizeof(s->answer))
-		return r < 0 ? r : -EPROTO;
+		return r < 0 ? r : -ECONNRESET;
 	if (s->answer.kind != PQ_WELCOME) {
 		s->data[r - sizeof(s->answer)] = 0;
-		pq_say("broker", pq_config.broker, "it refused", s->data);
+		pq_refusal(s->data);
 		return -EPROTO;
 	}
 	if (s->answer.val > 0)

@@ -52,6 +52,15 @@ void pq_say(const char *what, const char *on, const char *why, const char *then)
 	pq_sys(SYS_write, 2, line, p - line);
 }
 
+static char refusal[300] = "it refused: ";
+
+void pq_refusal(const char *why)
+{
+	char *to = refusal + sizeof("it refused: ") - 1;
+
+	*append(to, refusal + sizeof(refusal) - 1, why) = 0;
+}
+
 const char *pq_error(long error)
 {
 	switch (error < 0 ? -error : error) {
@@ -73,7 +82,7 @@ const char *pq_error(long error)
 	case ENOMEM:
 		return "out of memory";
 	case EPROTO:
-		return "it speaks another version";
+		return refusal;
 	case ENAMETOOLONG:
 		return "the path is longer than 107 bytes";
 	}

@@ -44,6 +44,8 @@ var (
 	quicOctets      = desc("quic_bytes_total", "Octets of UDP payload.", "direction")
 	quicPackets     = desc("quic_packets_total", "QUIC packets.", "direction")
 	quicLost        = desc("quic_packets_lost_total", "QUIC packets taken for lost.")
+	unproved        = desc("quic_handshakes_unproved", "Handshakes under way of peers whose address is not proved.")
+	limited         = desc("quic_limited_total", "What peers were denied by [limits]: connections and streams refused, connections ended as memory was short.", "what")
 	rtt             = desc("quic_rtt_seconds", "Smoothed round-trip times of the open QUIC connections.", "quantile")
 	fronts          = desc("front_connections", "Living connections of [[expose]] and [[forward]].", "kind", "listen")
 	frontsEver      = desc("front_connections_total", "Connections of [[expose]] and [[forward]] there were and are.", "kind", "listen")
@@ -132,6 +134,10 @@ func quicFigures(f *broker.Figures, gauge func(*prometheus.Desc, float64, ...str
 	counter(quicPackets, f.QUIC.PacketsSent, "sent")
 	counter(quicPackets, f.QUIC.PacketsReceived, "received")
 	counter(quicLost, f.QUIC.PacketsLost)
+	gauge(unproved, float64(f.Limits.Unproved))
+	counter(limited, f.Limits.Refused, "connection_refused")
+	counter(limited, f.Limits.Busy, "stream_refused")
+	counter(limited, f.Limits.Shed, "connection_ended")
 	all := rtts(f.QUICConnections)
 	for _, q := range []struct {
 		of   float64

@@ -51,6 +51,7 @@ func parse(args []string) (o launcher.Options, done bool, err error) {
 	f.StringVar(&o.Via, "via", env("POEMQ_VIA", launcher.ViaSeccomp), "how CMD's calls are caught: seccomp, zpoline (a library in CMD), or auto (zpoline where seccomp cannot be had) (POEMQ_VIA)")
 	f.StringVar(&o.Zpoline, "zpoline-loader", env("POEMQ_ZPOLINE_LOADER", ""), "the loader for --via zpoline (POEMQ_ZPOLINE_LOADER; default: libpoemq-zpoline.so beside this program, or where it is installed)")
 	matches := f.StringArray("match", nil, "`DOMAIN,TYPE,PROTO` of sockets to carry; repeatable (default: inet and inet6, stream, 0 and tcp)")
+	f.StringVar(&o.Argv0, "argv0", "", "what CMD finds as its own name (argv[0]); default: CMD")
 	showVersion := f.Bool("version", false, "print the version and exit")
 	showHelp := f.BoolP("help", "h", false, "print this and exit")
 	f.IntVar(&o.HandoverFD, "handover-fd", -1, "")

@@ -31,6 +31,7 @@ func main() {
 		versionCommand(o), statusCommand(o), psCommand(o), ssCommand(o), connsCommand(o), topCommand(o),
 		whyCommand(o), fallbackCommand(o), trustCommand(o), caCommand(&o.json), ociProfileCommand(),
 		reloadCommand(o), logLevelCommand(o), qlogCommand(o), doctorCommand(o),
+		drainCommand(o), enableCommand(&o.json), disableCommand(&o.json),
 	)
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	err := root.ExecuteContext(ctx)
