@@ -79,6 +79,9 @@ func (c *Cmd) environ(state string) []string {
 		"POEMQ_STATE_DIR=" + state,
 		c.rig.marker(),
 	}
+	if ViaZpoline() {
+		env = append(env, "POEMQ_VIA=zpoline")
+	}
 	// Never the machine's own broker.
 	broker := c.rig.Path("no-broker.sock")
 	switch {
@@ -112,7 +115,11 @@ func (r *Rig) launchers(user string) string {
 		return BinDir()
 	}
 	dir := r.Mkdir("bin", "")
-	for _, name := range []string{"poemq-launch", "poemqd"} {
+	names := []string{"poemq-launch", "poemqd"}
+	if ViaZpoline() {
+		names = append(names, "libpoemq-zpoline.so", "libpoemq-hook.so")
+	}
+	for _, name := range names {
 		to := filepath.Join(dir, name)
 		if _, err := os.Stat(to); err == nil {
 			continue

@@ -37,6 +37,10 @@ type Rig struct {
 // Native reports whether programs run on kernel TCP, without poemq.
 func Native() bool { return os.Getenv("POEMQ_TEST_NATIVE") == "1" }
 
+// ViaZpoline reports whether poemq-launch has the hook library catch the programs'
+// calls (POEMQ_VIA).
+func ViaZpoline() bool { return os.Getenv("POEMQ_VIA") == "zpoline" }
+
 // Long reports whether tests that wait take their long form.
 func Long() bool { return os.Getenv("POEMQ_LONG") == "1" }
 

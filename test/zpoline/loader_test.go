@@ -208,6 +208,21 @@ func TestNoHook(t *testing.T) {
 	}
 }
 
+// TestNoDispatch: a kernel without Syscall User Dispatch.
+func TestNoDispatch(t *testing.T) {
+	denied := build(t, "denied")
+	const want = "Syscall User Dispatch: this kernel has none"
+	out, err := command(t, byDefault, denied, loader, "/bin/echo", "there").CombinedOutput()
+	if err != nil || !strings.Contains(string(out), want) || !strings.Contains(string(out), "there") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	must := command(t, "must", denied, loader, "/bin/echo", "there")
+	out, err = must.CombinedOutput()
+	if err == nil || must.ProcessState.ExitCode() != 127 || !strings.Contains(string(out), want) || strings.Contains(string(out), "there") {
+		t.Errorf("must: %v\n%s", err, out)
+	}
+}
+
 // TestGo: raw system calls on goroutines' stacks, which are small.
 func TestGo(t *testing.T) {
 	for name, flags := range map[string][]string{
