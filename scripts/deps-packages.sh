@@ -7,11 +7,7 @@ set -eu
 "$(dirname "$0")/deps-list.sh" deps-packages "$@" <<LIST
 aarch64-linux-gnu-gcc           gcc-aarch64-linux-gnu
 debootstrap                     debootstrap
-fish                            fish
-man                             man-db
 qemu-aarch64-static             qemu-user-static
 rpm                             rpm
-scdoc                           scdoc
 /usr/aarch64-linux-gnu/lib/libc.a libc6-dev-arm64-cross
-zsh                             zsh
 LIST

@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/limits.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -188,21 +189,25 @@ static long answer(struct pq_slot *s, const struct pq_args *c, int pid, int *fds
 	}
 }
 
-/* Where process_vm_writev(2) is refused (by a seccomp profile), a pipe does it. */
-static long write_by_pipe(const char *from, const struct iovec *to, size_t n)
+/* write_memory where process_vm_writev(2) is not allowed, as by Docker's default
+   seccomp profile: through a pipe, in parts that it has room for always
+   (PIPE_BUF, pipe(7)). */
+static long write_by_pipe(const struct iovec *to, uint32_t n, const char *from)
 {
-	int pipe[2];
-	long r = pq_sys(SYS_pipe2, pipe, O_CLOEXEC);
+	int p[2];
+	long r = pq_sys(SYS_pipe2, p, O_CLOEXEC) < 0 ? -EFAULT : 0;
 
 	if (r < 0)
 		return r;
-	for (size_t i = 0; i < n && r >= 0; i++) {
-		r = pq_sys(SYS_write, pipe[1], from, to[i].iov_len); /* it is less than a pipe holds */
-		if (r > 0)
-			r = pq_sys(SYS_read, pipe[0], to[i].iov_base, to[i].iov_len) == r ? 0 : -EFAULT;
-		from += to[i].iov_len;
+	for (uint32_t i = 0; i < n && r == 0; i++) {
+		for (size_t done = 0, part; done < to[i].iov_len && r == 0; done += part, from += part) {
+			part = to[i].iov_len - done < PIPE_BUF ? to[i].iov_len - done : PIPE_BUF;
+			if (pq_sys(SYS_write, p[1], from, part) != (long)part ||
+			    pq_sys(SYS_read, p[0], (char *)to[i].iov_base + done, part) != (long)part)
+				r = -EFAULT;
+		}
 	}
-	close_all(pipe, 2);
+	close_all(p, 2);
 	return r;
 }
 
@@ -212,7 +217,6 @@ static long write_memory(struct pq_slot *s, int tid)
 {
 	struct iovec to[PQ_WRITES], from = { s->data, 0 };
 	const struct pq_answer *a = &s->answer;
-	long r;
 
 	if (a->nwrite == 0)
 		return 0;
@@ -224,10 +228,11 @@ static long write_memory(struct pq_slot *s, int tid)
 		return -EFAULT;
 	if (from.iov_len == 0)
 		return 0;
-	r = pq_sys(SYS_process_vm_writev, tid, &from, 1, to, a->nwrite, 0);
-	if (r == -EPERM || r == -ENOSYS || r == -EACCES)
-		return write_by_pipe(s->data, to, a->nwrite);
-	return r == (long)from.iov_len ? 0 : -EFAULT;
+	const long n = pq_sys(SYS_process_vm_writev, tid, &from, 1, to, a->nwrite, 0);
+
+	if (n == -EPERM || n == -ENOSYS)
+		return write_by_pipe(to, a->nwrite, s->data);
+	return n == (long)from.iov_len ? 0 : -EFAULT;
 }
 
 /* Puts the first descriptors in the place of the program's. */

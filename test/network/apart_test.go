@@ -3,6 +3,7 @@ package network
 import (
 	"net/netip"
 	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
@@ -17,7 +18,7 @@ const nobody = "nobody"
 // open lets other users hand their programs over to the broker.
 func (h *host) open() {
 	h.stage.Helper()
-	if err := os.Chmod(h.stage.Path("broker-"+h.Name+"/s"), 0o666); err != nil {
+	if err := os.Chmod(filepath.Join(h.broker.Dir(), "broker.sock"), 0o666); err != nil {
 		h.stage.Fatal(err)
 	}
 }

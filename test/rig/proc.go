@@ -112,7 +112,7 @@ func (c *Cmd) argv() []string {
 func (r *Rig) launchers(user string) string {
 	r.Helper()
 	if user == "" {
-		return binDir()
+		return BinDir()
 	}
 	dir := r.Mkdir("bin", "")
 	names := []string{"poemq-launch", "poemqd"}
@@ -124,7 +124,7 @@ func (r *Rig) launchers(user string) string {
 		if _, err := os.Stat(to); err == nil {
 			continue
 		}
-		data, err := os.ReadFile(filepath.Join(binDir(), name))
+		data, err := os.ReadFile(filepath.Join(BinDir(), name))
 		if err == nil {
 			err = os.WriteFile(to, data, 0o755)
 		}

@@ -59,7 +59,7 @@ func New(t testing.TB, programs ...string) *Rig {
 	}
 	if !Native() {
 		for _, p := range []string{"poemq-launch", "poemqd"} {
-			if _, err := os.Stat(filepath.Join(binDir(), p)); err != nil {
+			if _, err := os.Stat(filepath.Join(BinDir(), p)); err != nil {
 				r.missing("no %s (make build; or POEMQ_TEST_NATIVE=1): %v", p, err)
 			}
 		}
@@ -107,9 +107,9 @@ func Root() string {
 // Program returns the path of a source file in test/programs.
 func Program(name string) string { return filepath.Join(Root(), "test", "programs", name) }
 
-// binDir is where poemq's own programs are; a relative POEMQ_BIN counts from
+// BinDir is where poemq's own programs are; a relative POEMQ_BIN counts from
 // the repository's top, wherever a test's directory is.
-func binDir() string {
+func BinDir() string {
 	d := os.Getenv("POEMQ_BIN")
 	if filepath.IsAbs(d) {
 		return d
