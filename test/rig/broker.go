@@ -57,6 +57,9 @@ func (r *Rig) StartBrokerOn(place Place, name string, flags ...string) *Broker {
 // Dir is where the broker's sockets are, broker.sock and control.sock.
 func (b *Broker) Dir() string { return filepath.Dir(b.socket) }
 
+// Control is the broker's control socket.
+func (b *Broker) Control() string { return b.control }
+
 // FDs counts the broker's open file descriptors.
 func (b *Broker) FDs() int {
 	b.rig.Helper()
