@@ -15,7 +15,8 @@ import (
 func printed(t *testing.T, o profileOptions) (p struct {
 	specs.LinuxSeccomp
 	ArchMap []json.RawMessage `json:"archMap"`
-}) {
+},
+) {
 	t.Helper()
 	o.output = filepath.Join(t.TempDir(), "profile.json")
 	if err := o.run(); err != nil {
