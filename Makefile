@@ -34,7 +34,7 @@ build: deps
 demo: build
 	@scripts/demo.sh $(BIN)
 
-test: build lint test-unit test-e2e test-zpoline test-hook conform conform-zpoline-short test-e2e-zpoline-short test-apps test-regress test-network test-container test-faults test-systemd bench-quick test-docs
+test: build lint test-unit test-e2e test-zpoline test-hook conform conform-zpoline-short test-e2e-zpoline-short test-apps test-regress test-network test-container test-faults test-systemd bench-quick test-ctl test-docs test-man
 
 # Packages that need no privilege and no binaries.
 test-unit: deps
@@ -74,4 +74,5 @@ include zpoline/zpoline.mk
 include test/container/container.mk
 include test/faults/faults.mk test/systemd/systemd.mk
 include deploy/packages/packages.mk
+include test/ctl/ctl.mk
 include test/docs/docs.mk

@@ -11,6 +11,7 @@ import (
 
 	"github.com/poemq/poemq/broker/policy"
 	"github.com/poemq/poemq/quic"
+	"golang.org/x/sys/unix"
 )
 
 // What is counted of connections, and told when one ends. A relay counts octets
@@ -53,7 +54,7 @@ func (a *account) failsBy(err error) {
 		a.fails(endPeerGaveUp)
 	case errors.Is(err, quic.ErrLost):
 		a.fails(endLost)
-	case errors.Is(err, quic.ErrReset):
+	case errors.Is(err, quic.ErrReset), errors.Is(err, unix.ENOTCONN): // the latter of CloseWrite, after TCP's RST
 		a.fails(endPeerReset)
 	default:
 		a.fails(endOther)

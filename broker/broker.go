@@ -169,9 +169,8 @@ func (b *Broker) Answers(ctx context.Context) bool {
 		_ = b.onPoint(&listenState{}) // takes their lock
 		var wg sync.WaitGroup
 		for _, s := range sessions {
-			from, ok := s.source.(filtered) // the hook library's has no thread of its own
 			done := make(chan struct{})
-			if ok && from.Post(func() { close(done) }) {
+			if s.source.Post(func() { close(done) }) {
 				wg.Go(func() {
 					select {
 					case <-done:

@@ -39,6 +39,8 @@
 //	relay.go     bytes between the program's socket and the connection
 //	tripwire.go  what is left unread so that a lost broker is an error
 //	ended.go     a socket between its connection's end and its closing
+//	keep.go      what outlives the broker: kept descriptors, journal.go the state
+//	             of sockets (record.go); adopt.go what the next broker does with it
 //	front.go     [[expose]], for servers outside poemq; forward.go [[forward]];
 //	             pump.go the bytes of both
 //

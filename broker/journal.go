@@ -17,7 +17,8 @@ import (
 // that outlives us: a memfd, kept beside the session's listener. It is true at
 // every moment, since nobody tells when we are killed.
 //
-//	0          the head: its length, 4 octets, and JSON
+//	0          the head: its length, 4 octets, and JSON; at topAt, how many
+//	           places for calls were used
 //	headSize   calls that were received: identifier and thread, 16 octets each.
 //	           The first is the last one that came; the others wait for a late
 //	           answer. Whether they still wait, the kernel is asked.
@@ -39,6 +40,7 @@ type journal struct {
 const (
 	journalVersion = 1
 	headSize       = 4096
+	topAt          = headSize - 8
 	callSize       = 16
 	maxCalls       = 16384
 	slotsAt        = headSize + maxCalls*callSize
@@ -65,8 +67,8 @@ func newJournal(h journalHead) (*journal, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(head) > headSize-4 {
-		return nil, fmt.Errorf("the session's head has %d octets, %d is the most", len(head), headSize-4)
+	if len(head) > topAt-4 {
+		return nil, fmt.Errorf("the session's head has %d octets, %d is the most", len(head), topAt-4)
 	}
 	fd, err := unix.MemfdCreate("poemq-journal", unix.MFD_CLOEXEC|unix.MFD_NOEXEC_SEAL)
 	if errors.Is(err, unix.EINVAL) { // before Linux 6.3
@@ -101,7 +103,7 @@ func openJournal(fd int) (*journal, journalHead, error) {
 		return nil, h, err
 	}
 	n := j.word(0).Load()
-	if n > headSize-4 {
+	if n > topAt-4 {
 		err = fmt.Errorf("its head has %d octets", n)
 	} else if err = json.Unmarshal(j.mem[4:4+n], &h); err == nil && h.Version != journalVersion {
 		err = fmt.Errorf("version %d, want %d", h.Version, journalVersion)
@@ -146,6 +148,9 @@ func (j *journal) callID(n int) *atomic.Uint64 {
 
 // putCall notes a call at place n, of which 0 is for the one that is handled.
 func (j *journal) putCall(n int, c notify.Caught) {
+	if top := j.word(topAt); top.Load() <= uint32(n) { // one thread does this
+		top.Store(uint32(n) + 1)
+	}
 	id := j.callID(n)
 	id.Store(0)
 	j.word(headSize + n*callSize + 8).Store(uint32(c.TID))
@@ -155,7 +160,7 @@ func (j *journal) putCall(n int, c notify.Caught) {
 // calls are those that were noted. (0 is an identifier that no call has: the
 // kernel begins with a random one.)
 func (j *journal) calls() (all []notify.Caught) {
-	for n := range maxCalls {
+	for n := range j.usedCalls() {
 		if id := j.callID(n).Load(); id != 0 {
 			all = append(all, notify.Caught{ID: id, TID: int(j.word(headSize + n*callSize + 8).Load())})
 		}
@@ -165,12 +170,15 @@ func (j *journal) calls() (all []notify.Caught) {
 
 // forgetCalls is for those that have been seen to.
 func (j *journal) forgetCalls() {
-	for n := range maxCalls {
-		if id := j.callID(n); id.Load() != 0 {
-			id.Store(0)
-		}
+	for n := range j.usedCalls() {
+		j.callID(n).Store(0)
 	}
+	j.word(topAt).Store(0)
 }
+
+// usedCalls is how many places were used: to read the others would make memory
+// of them.
+func (j *journal) usedCalls() int { return min(int(j.word(topAt).Load()), maxCalls) }
 
 // noSlot is of a socket that has no record.
 const noSlot = -1

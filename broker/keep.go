@@ -359,7 +359,7 @@ func (s *Socket) keepAnchor(a *addfd.Anchor) {
 	}
 	fd, ok := a.File()
 	if !ok {
-		s.sess.kept.log.Warn("a restart will lose a socket: there is no inotify, or no /proc", "socket", s.cookie)
+		s.sess.kept.log.Warn("a restart will lose a socket: there is no inotify, no /proc, or no descriptor left", "socket", s.cookie)
 		return
 	}
 	s.anchorName = s.sess.kept.put("anchor."+strconv.FormatUint(s.cookie, 10), fd)

@@ -34,6 +34,9 @@ func asErrno(err error, fallback unix.Errno) unix.Errno {
 		return 0
 	}
 	if e, ok := unwrapErrno(err); ok {
+		if e == unix.EMFILE {
+			return unix.ENFILE // it is the broker's table that is full, not the program's
+		}
 		return e
 	}
 	return fallback

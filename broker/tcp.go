@@ -17,9 +17,12 @@ import (
 type tcpTransport struct {
 	*net.TCPConn
 	finSent atomic.Bool // CloseWrite was called
+	remote  netip.AddrPort
 }
 
-func newTCP(c *net.TCPConn) *tcpTransport { return &tcpTransport{TCPConn: c} }
+func newTCP(c *net.TCPConn) *tcpTransport {
+	return &tcpTransport{TCPConn: c, remote: addrPort(c.RemoteAddr())}
+}
 
 // AwaitRead waits in the poller, so that an idle connection holds no buffer.
 func (t *tcpTransport) AwaitRead() {
@@ -113,10 +116,16 @@ func (t *tcpTransport) WhenWriteEnds(f func(error)) {
 }
 
 func (t *tcpTransport) LocalAddr() netip.AddrPort  { return addrPort(t.TCPConn.LocalAddr()) }
-func (t *tcpTransport) RemoteAddr() netip.AddrPort { return addrPort(t.TCPConn.RemoteAddr()) }
+func (t *tcpTransport) RemoteAddr() netip.AddrPort { return t.remote }
 
+// addrPort is the zero AddrPort for a nil a, which package net gives where the
+// kernel has no peer's name: it was not connected yet, or not any more.
 func addrPort(a net.Addr) netip.AddrPort {
-	ap := a.(*net.TCPAddr).AddrPort()
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	ap := tcp.AddrPort()
 	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }
 

@@ -257,7 +257,9 @@ func (b *Broker) dialTCP(ctx context.Context, d *dialState) (transport, error) {
 		newTCP(tcp).Reset()
 		return nil, ctx.Err()
 	}
-	return newTCP(tcp), nil
+	t := newTCP(tcp)
+	t.remote = d.remote // package net looked when it was not connected yet
+	return t, nil
 }
 
 func (b *Broker) tcpForDial(d *dialState) (int, error) {

@@ -20,7 +20,7 @@ func Reach(pid int) error {
 		return nil
 	}
 	if self := copyFirst(os.Getpid()); self != nil { // it is always allowed, unless a filter says no
-		return fmt.Errorf("a seccomp profile keeps pidfd_getfd(2) from poemqd: %w (give its container CAP_SYS_PTRACE, or the profile that \"poemqctl oci-profile --embedded\" prints)", self)
+		return fmt.Errorf("a seccomp profile keeps pidfd_getfd(2) from poemqd: %w (give its container the profile that \"poemqctl oci-profile --embedded\" prints, or CAP_SYS_PTRACE, or take poemq-launch --via zpoline)", self)
 	}
 	return fmt.Errorf("pidfd_getfd from process %d: %w (poemqd needs ptrace access: root, CAP_SYS_PTRACE, or the same user and a dumpable program)", pid, err)
 }

@@ -7,11 +7,9 @@ set -eu
 "$(dirname "$0")/deps-list.sh" deps-packages "$@" <<LIST
 aarch64-linux-gnu-gcc           gcc-aarch64-linux-gnu
 debootstrap                     debootstrap
-fish                            fish
-man                             man-db
 qemu-aarch64-static             qemu-user-static
+qemu-system-aarch64             qemu-system-arm
 rpm                             rpm
-scdoc                           scdoc
+busybox                         busybox-static
 /usr/aarch64-linux-gnu/lib/libc.a libc6-dev-arm64-cross
-zsh                             zsh
 LIST

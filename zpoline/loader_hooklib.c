@@ -7,6 +7,7 @@
 #include <link.h>
 #include <string.h>
 #include <sys/auxv.h>
+#include <sys/syscall.h>
 
 zp_hook_fn zp_hook = zp_sys6;
 
@@ -51,9 +52,12 @@ static void want(void *library)
 {
 	const struct zp_hook_wants *w = dlsym(library, "__hook_wants");
 
-	for (int nr = 0; nr < ZP_CALLS; nr++)
-		if (zp_way[nr] == ZP_WAY_KERNEL && (!w || (w->size == sizeof(*w) && w->nr[nr])))
+	for (int nr = 0; nr < ZP_CALLS; nr++) {
+		if (zp_way[nr] != ZP_WAY_KERNEL || nr == SYS_exit || nr == SYS_exit_group)
+			continue;
+		if (!w || (w->size == sizeof(*w) && w->nr[nr]))
 			zp_way[nr] = ZP_WAY_HOOK;
+	}
 	if (w && w->flags & ZP_HOOK_NO_VECTORS)
 		zp_xsave_size = 0;
 }

@@ -27,10 +27,21 @@ type caOptions struct {
 	spiffe string
 	out    string
 	force  bool
+	json   *bool
+}
+
+// made is what JSON tells of what a command has made.
+type made struct {
+	CA    string    `json:"ca"` // certificate of the CA
+	CRL   string    `json:"crl"`
+	Until time.Time `json:"until"`
+	Cert  string    `json:"cert,omitempty"`
+	Key   string    `json:"key,omitempty"`
+	Entry *ca.Entry `json:"entry,omitempty"`
 }
 
 func caCommand(asJSON *bool) *cobra.Command {
-	var o caOptions
+	o := caOptions{json: asJSON}
 	root := &cobra.Command{Use: "ca", Short: "Keep a small CA for a fleet (docs/identity.md)", Args: cobra.NoArgs}
 	root.PersistentFlags().StringVar(&o.dir, "dir", envOr("POEMQ_CA_DIR", "/etc/poemq/ca"), "the CA's directory (env POEMQ_CA_DIR)")
 	initialize := &cobra.Command{
@@ -71,6 +82,9 @@ func (o *caOptions) init(w io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if *o.json {
+		return printJSON(w, made{CA: c.CertFile(), CRL: c.CRLFile(), Until: c.Certificate().NotAfter})
+	}
 	_, err = fmt.Fprintf(w, "made a CA in %s, valid until %s\n%s and %s go to every host; ca-key.pem stays here, and is secret\n",
 		o.dir, day(c.Certificate().NotAfter), c.CertFile(), c.CRLFile())
 	return err
@@ -99,6 +113,9 @@ func (o *caOptions) issue(w io.Writer, hosts []string) error {
 	}
 	if err := errors.Join(ca.WriteFile(key, issued.KeyPEM, 0o600), ca.WriteFile(cert, issued.CertPEM, 0o644)); err != nil {
 		return fmt.Errorf("%w (serial %s was issued; revoke it)", err, issued.Entry.Serial)
+	}
+	if *o.json {
+		return printJSON(w, made{CA: c.CertFile(), CRL: c.CRLFile(), Until: issued.Entry.NotAfter, Cert: cert, Key: key, Entry: &issued.Entry})
 	}
 	_, err = fmt.Fprintf(w, `issued serial %s for %s, valid until %s
 copy %s, %s, %s and %s to the host, and say in its configuration, with the places they have there:
@@ -143,6 +160,9 @@ func (o *caOptions) revoke(w io.Writer, what string) error {
 	if err != nil {
 		return err
 	}
+	if *o.json {
+		return printJSON(w, made{CA: c.CertFile(), CRL: c.CRLFile(), Until: e.NotAfter, Entry: &e})
+	}
 	_, err = fmt.Fprintf(w, "revoked serial %s (%s) as of %s\ncopy %s to every host; those that watch their files take it at once\n",
 		e.Serial, strings.Join(e.Names, ", "), e.Revoked.UTC().Format(time.DateTime), c.CRLFile())
 	return err
@@ -156,6 +176,9 @@ func (o *caOptions) crl(w io.Writer) error {
 	next, err := c.NewCRL(o.days)
 	if err != nil {
 		return err
+	}
+	if *o.json {
+		return printJSON(w, made{CA: c.CertFile(), CRL: c.CRLFile(), Until: next})
 	}
 	_, err = fmt.Fprintf(w, "signed %s, valid until %s\ncopy it to every host\n", c.CRLFile(), day(next))
 	return err

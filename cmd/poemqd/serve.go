@@ -58,6 +58,7 @@ func serve(o *options, socket, control string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer stop()
 	context.AfterFunc(ctx, func() { door.Close() })
+	goesOn := r.goOn(from.left, log)
 	stopControl := func() {}
 	if control != "" {
 		d := &drain{broker: r.broker, log: log, door: func() { door.Close() }, end: stop, kept: keeper != nil}
@@ -70,7 +71,6 @@ func serve(o *options, socket, control string) error {
 		stopControl()
 		return errors.Join(err, door.Close(), r.close())
 	}
-	goesOn := r.goOn(from.left, log)
 	r.broker.SetFronts(served)
 	threads(log)
 	reloads := make(chan struct{})
@@ -109,5 +109,10 @@ func listenUnix(path string) (*net.UnixListener, error) {
 	old := unix.Umask(0o117)
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	unix.Umask(old)
+	if err == nil {
+		// A path that somebody else has taken since would be removed, too. What
+		// stays behind is replaced by the next who listens there.
+		l.SetUnlinkOnClose(false)
+	}
 	return l, err
 }

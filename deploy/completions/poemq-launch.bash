@@ -2,7 +2,7 @@
 _poemq_launch()
 {
 	local i cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}
-	local with_value='--broker --match --on-broker-missing --poemqd --quic'
+	local with_value='--broker --match --on-broker-missing --poemqd --quic --via --zpoline-loader'
 	COMPREPLY=()
 	# Behind the first word that is neither a flag nor a flag's value, and behind
 	# --, all is the command's.
@@ -18,7 +18,8 @@ _poemq_launch()
 	case $prev in
 	--quic) mapfile -t COMPREPLY < <(compgen -W 'require prefer off' -- "$cur") && return ;;
 	--on-broker-missing) mapfile -t COMPREPLY < <(compgen -W 'embedded fail plain' -- "$cur") && return ;;
-	--broker | --poemqd) compopt -o filenames && mapfile -t COMPREPLY < <(compgen -f -- "$cur") && return ;;
+	--via) mapfile -t COMPREPLY < <(compgen -W 'seccomp zpoline auto' -- "$cur") && return ;;
+	--broker | --poemqd | --zpoline-loader) compopt -o filenames && mapfile -t COMPREPLY < <(compgen -f -- "$cur") && return ;;
 	--match) mapfile -t COMPREPLY < <(compgen -W 'inet,stream,tcp inet6,stream,tcp' -- "$cur") && return ;;
 	esac
 	if [[ $cur == -* ]]; then

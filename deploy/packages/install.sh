@@ -48,6 +48,10 @@ for file in deploy/container/*; do
 	put 644 "$file" "$to/share/poemq/container/${file##*/}"
 done
 
+for file in deploy/grafana/*; do
+	[ ! -e "$file" ] || put 644 "$file" "$to/share/poemq/grafana/${file##*/}"
+done
+
 # Units name the programs with their place.
 units=deploy/systemd
 unit() { # FILE TO

@@ -4,14 +4,17 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 PAGES   := dist/man
 # libseccomp for arm64, fetched once; nothing is installed for it.
-ARM64_ROOT = $(shell scripts/arm64-sysroot.sh)
+ARM64_ROOT = $(shell scripts/arm64-tree.sh libseccomp2 libseccomp-dev)
 
-.PHONY: deps-packages man install build-arm64 nfpm packages test-packages
+.PHONY: deps-man deps-packages man install build-arm64 nfpm packages test-man test-packages
+
+deps-man:
+	@scripts/deps-man.sh
 
 deps-packages:
 	@scripts/deps-packages.sh
 
-man: build deps-packages
+man: build deps-man
 	GO=$(GO) deploy/man/build.sh $(BIN) $(PAGES)
 
 install: man
@@ -34,6 +37,10 @@ packages: man build-arm64 nfpm
 	deploy/packages/build.sh amd64 $(BIN) $(PAGES) $(TOOLS)/nfpm
 	HOST_BIN=$(BIN) deploy/packages/build.sh arm64 dist/arm64 $(PAGES) $(TOOLS)/nfpm
 	@ls -l dist/*.deb dist/*.rpm dist/*.tar.gz
+
+# Man pages, completions and what is installed where.
+test-man: man
+	POEMQ_BIN=$(BIN) POEMQ_TEST_STRICT=1 $(GO) test -count=1 $(TESTFLAGS) -run 'TestInstall|TestManPages|TestCompletions' ./test/packages
 
 # Installs them in a small Debian of their own. It needs root for that.
 test-packages: packages

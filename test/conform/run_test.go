@@ -206,8 +206,10 @@ func (r *runner) run(t *testing.T, c testCase) result {
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Dir = dir
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "POEMQ_STATE_DIR=" + r.dir, "CONFORM_VIA=" + r.via}
-	if loader := os.Getenv("POEMQ_ZPOLINE_LOADER"); loader != "" {
-		cmd.Env = append(cmd.Env, "POEMQ_ZPOLINE_LOADER="+loader)
+	for _, name := range []string{"POEMQ_ZPOLINE_LOADER", "POEMQ_ZPOLINE"} {
+		if value := os.Getenv(name); value != "" {
+			cmd.Env = append(cmd.Env, name+"="+value)
+		}
 	}
 	limit := deadline
 	if c.heavy {

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"encoding/hex"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -200,6 +201,67 @@ func (d *docker) missesBroker() {
 	if p.ExitCode() != 125 || !strings.Contains(p.Stderr(), "no broker is running there") {
 		d.Errorf("without a broker: exit status %d: %s", p.ExitCode(), p.Stderr())
 	}
+}
+
+// dynamic makes an image of app with nc, which is linked to the C library.
+func (d *docker) dynamic(tag string) {
+	d.Helper()
+	root := d.rootfs()
+	nc := rig.Find("nc")
+	d.copy(nc, filepath.Join(root, "bin/nc.real"))
+	bring := func(from, to string) {
+		if err := os.MkdirAll(filepath.Join(root, filepath.Dir(to)), 0o755); err != nil {
+			d.Fatal(err)
+		}
+		d.copy(from, filepath.Join(root, to))
+	}
+	for line := range strings.Lines(d.tool("ldd", nc)) {
+		for _, word := range strings.Fields(line) {
+			if strings.HasPrefix(word, "/") {
+				bring(word, word)
+				if base := filepath.Base(word); strings.HasPrefix(base, "ld-linux") {
+					bring(word, "/lib/x86_64-linux-gnu/"+base) // where Debian has it, too
+				}
+			}
+		}
+	}
+	d.tool("tar", "-C", root, "-cf", d.Path(tag+".tar"), ".")
+	d.docker("import", d.Path(tag+".tar"), tag)
+}
+
+// TestDockerLibrary: a broker inside each container, under Docker's default
+// profile and with no capability added: the hook library needs no rights over the
+// program.
+func TestDockerLibrary(t *testing.T) {
+	d := startDocker(t)
+	d.dynamic("dynamic")
+	d.build("Dockerfile.embedded", "dynamic-alone", filepath.Join(rig.Root(), "deploy/container"), "--build-arg", "BASE=dynamic")
+	data, err := os.ReadFile(d.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := hex.EncodeToString(data)
+	flags := []string{"--network", "none", "-e", "POEMQ_VIA=zpoline", "-e", "POEMQ_QUIC=require"}
+	serve := d.command(append(append([]string{"run", "-i", "--name", "server"}, flags...), "dynamic-alone", "/bin/nc.real", "-N", "-l", fmt.Sprint(port))...)
+	serve.Stdin = strings.NewReader(text)
+	server := serve.Start()
+	d.docker(append(append([]string{"run", "-d", "--name", "client", "--entrypoint", "/bin/sleep"}, flags...), "dynamic-alone", "1000")...)
+	d.Eventually(serveLimit, "the server's container runs", func() bool {
+		if !server.Running() {
+			t.Fatalf("the server has ended: %s", server.Stderr())
+		}
+		p := d.command("inspect", "-f", "{{.State.Running}}", "server").Run()
+		return strings.TrimSpace(p.Stdout()) == "true"
+	})
+	d.plain("server")
+	d.cable(d.netns("server"), d.netns("client"))
+	d.serves(d.netns("server"))
+	wire := d.listen(d.netns("server"))
+	if got := d.docker("exec", "client", "/poemq-launch", "--", "/bin/nc.real", "-d", addrA, fmt.Sprint(port)); got != text {
+		t.Errorf("the client has %d octets that are not the server's %d", len(got), len(text))
+	}
+	server.Wait(serveLimit)
+	wire.quic()
 }
 
 // TestDockerEmbedded: a broker inside each container. Docker's default profile

@@ -35,7 +35,7 @@ func (r *Rig) StartBrokerOn(place Place, name string, flags ...string) *Broker {
 	}
 	dir := r.Mkdir("broker-"+name, "")
 	b := &Broker{socket: filepath.Join(dir, "broker.sock")}
-	c := r.Command(filepath.Join(binDir(), "poemqd"), "serve", "--socket", b.socket,
+	c := r.Command(filepath.Join(BinDir(), "poemqd"), "serve", "--socket", b.socket,
 		"--state-dir", r.Mkdir("broker-"+name+"/state", ""), "--control", filepath.Join(dir, "control.sock"))
 	c.Args = append(c.Args, flags...)
 	c.Outside, c.On = true, place
@@ -56,6 +56,9 @@ func (r *Rig) StartBrokerOn(place Place, name string, flags ...string) *Broker {
 
 // Dir is where the broker's sockets are, broker.sock and control.sock.
 func (b *Broker) Dir() string { return filepath.Dir(b.socket) }
+
+// Control is the broker's control socket.
+func (b *Broker) Control() string { return b.control }
 
 // FDs counts the broker's open file descriptors.
 func (b *Broker) FDs() int {
@@ -88,9 +91,9 @@ func (b *Broker) Memory() int {
 }
 
 // Status asks the broker, by poemqctl, how much it has under way.
-func (b *Broker) Status() (s struct{ Sessions, Sockets, Relays int }) {
+func (b *Broker) Status() (s struct{ Sessions, Sockets, Relays, Goroutines int }) {
 	b.rig.Helper()
-	out, err := exec.Command(filepath.Join(binDir(), "poemqctl"), "--json", "--control", b.control, "status").Output()
+	out, err := exec.Command(filepath.Join(BinDir(), "poemqctl"), "--json", "--control", b.control, "status").Output()
 	if err == nil {
 		err = json.Unmarshal(out, &s)
 	}

@@ -79,6 +79,9 @@ func (c *Cmd) environ(state string) []string {
 		"POEMQ_STATE_DIR=" + state,
 		c.rig.marker(),
 	}
+	if ViaZpoline() {
+		env = append(env, "POEMQ_VIA=zpoline")
+	}
 	// Never the machine's own broker.
 	broker := c.rig.Path("no-broker.sock")
 	switch {
@@ -109,15 +112,19 @@ func (c *Cmd) argv() []string {
 func (r *Rig) launchers(user string) string {
 	r.Helper()
 	if user == "" {
-		return binDir()
+		return BinDir()
 	}
 	dir := r.Mkdir("bin", "")
-	for _, name := range []string{"poemq-launch", "poemqd"} {
+	names := []string{"poemq-launch", "poemqd"}
+	if ViaZpoline() {
+		names = append(names, "libpoemq-zpoline.so", "libpoemq-hook.so")
+	}
+	for _, name := range names {
 		to := filepath.Join(dir, name)
 		if _, err := os.Stat(to); err == nil {
 			continue
 		}
-		data, err := os.ReadFile(filepath.Join(binDir(), name))
+		data, err := os.ReadFile(filepath.Join(BinDir(), name))
 		if err == nil {
 			err = os.WriteFile(to, data, 0o755)
 		}

@@ -37,6 +37,10 @@ type Rig struct {
 // Native reports whether programs run on kernel TCP, without poemq.
 func Native() bool { return os.Getenv("POEMQ_TEST_NATIVE") == "1" }
 
+// ViaZpoline reports whether poemq-launch has the hook library catch the programs'
+// calls (POEMQ_VIA).
+func ViaZpoline() bool { return os.Getenv("POEMQ_VIA") == "zpoline" }
+
 // Long reports whether tests that wait take their long form.
 func Long() bool { return os.Getenv("POEMQ_LONG") == "1" }
 
@@ -55,7 +59,7 @@ func New(t testing.TB, programs ...string) *Rig {
 	}
 	if !Native() {
 		for _, p := range []string{"poemq-launch", "poemqd"} {
-			if _, err := os.Stat(filepath.Join(binDir(), p)); err != nil {
+			if _, err := os.Stat(filepath.Join(BinDir(), p)); err != nil {
 				r.missing("no %s (make build; or POEMQ_TEST_NATIVE=1): %v", p, err)
 			}
 		}
@@ -103,9 +107,9 @@ func Root() string {
 // Program returns the path of a source file in test/programs.
 func Program(name string) string { return filepath.Join(Root(), "test", "programs", name) }
 
-// binDir is where poemq's own programs are; a relative POEMQ_BIN counts from
+// BinDir is where poemq's own programs are; a relative POEMQ_BIN counts from
 // the repository's top, wherever a test's directory is.
-func binDir() string {
+func BinDir() string {
 	d := os.Getenv("POEMQ_BIN")
 	if filepath.IsAbs(d) {
 		return d

@@ -17,6 +17,9 @@ import (
 // does (sd_pid_notify_with_fds(3)), and the socket that sessions come in at. It
 // is the Place of brokers.
 type Store struct {
+	// Nofile limits the brokers' descriptors; 0 leaves them what they may have.
+	Nofile int
+
 	r      *Rig
 	door   *os.File
 	notify *net.UnixConn
@@ -150,7 +153,11 @@ func (s *Store) Start(cmd *exec.Cmd) error {
 	}
 	cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+s.path, "LISTEN_FDS="+strconv.Itoa(len(names)), "LISTEN_FDNAMES="+strings.Join(names, ":"))
 	// LISTEN_PID is the number of a process that there is not yet.
-	cmd.Args = append([]string{"/bin/sh", "-c", `LISTEN_PID=$$ exec "$0" "$@"`}, cmd.Args...)
+	script := `LISTEN_PID=$$ exec "$0" "$@"`
+	if s.Nofile > 0 {
+		script = fmt.Sprintf("ulimit -n %d; ", s.Nofile) + script
+	}
+	cmd.Args = append([]string{"/bin/sh", "-c", script}, cmd.Args...)
 	cmd.Path = cmd.Args[0]
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("with %d descriptors: %w", len(names), err)

@@ -21,6 +21,7 @@ func TestBooted(t *testing.T) {
 		{"services are put under poemq", (*machine).enable},
 		{"systemctl restart", (*machine).restart},
 		{"kill -9", (*machine).kill},
+		{"a broker that stands still", (*machine).frozen},
 		{"drain", (*machine).drain},
 		{"a service restarts", (*machine).serviceRestarts},
 		{"reload", (*machine).reload},
@@ -173,6 +174,21 @@ func (m *machine) kill() {
 		m.Errorf("systemd restarted it %d times, want 5 or more", n)
 	}
 	m.journal("calls that the broker before had begun")
+}
+
+// frozen: systemd replaces a broker that does not say that it is well.
+func (m *machine) frozen() {
+	const file = "/run/systemd/system/poemq.service.d/90-test.conf"
+	m.do("sh", "-c", "mkdir -p ${1%/*} && printf '[Service]\nWatchdogSec=2\n' >$1 && systemctl daemon-reload && systemctl restart poemq.service", "sh", file)
+	m.during(func() {
+		pid := m.property("poemq.service", "MainPID")
+		m.do("kill", "-STOP", pid)
+		m.await(soon, "systemd replaces the broker", func() bool {
+			now := m.property("poemq.service", "MainPID")
+			return now != pid && now != "0" && m.property("poemq.service", "ActiveState") == "active"
+		})
+	})
+	m.do("sh", "-c", "rm $1 && systemctl daemon-reload && systemctl restart poemq.service", "sh", file)
 }
 
 // drain lets a connection end first.

@@ -1,10 +1,11 @@
-# client.py: sockets by name, told on standard input what to do; each line is
+# client.py [ADDRESS]: sockets by name, told on standard input what to do; each line is
 # answered with one that begins with the same words.
 import errno
 import socket
 import sys
 
 sockets = {}
+host = sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1"
 
 
 def act(what, name, *args):
@@ -12,11 +13,25 @@ def act(what, name, *args):
         sockets[name] = socket.socket()
         sockets[name].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return "ok"
+    if what == "many":  # connections to a port: how many came about, and all errors
+        sockets[name] = many = []
+        errors = set()
+        for _ in range(int(args[1])):
+            try:
+                s = socket.create_connection(("127.0.0.1", int(args[0])), 15)
+                many.append(s)
+            except OSError as e:
+                errors.add(errno.errorcode.get(e.errno, "timeout"))
+        return "%d %s" % (len(many), ",".join(sorted(errors)) or "-")
+    if what == "drop":
+        for s in sockets.pop(name):
+            s.close()
+        return "ok"
     s = sockets[name]
     if what == "bind":
         s.bind(("127.0.0.1", int(args[0])))
     elif what == "connect":
-        s.connect(("127.0.0.1", int(args[0])))
+        s.connect((host, int(args[0])))
     elif what == "echo":
         s.sendall(args[0].encode())
         got = b""

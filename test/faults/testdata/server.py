@@ -1,9 +1,11 @@
-# server.py HOW PORT: an echo server that tells of each connection. HOW is
+# server.py HOW PORT [ADDRESS]: an echo server that tells of each connection. HOW is
 # "blocking" (accept in threads that wait) or "epoll".
+import errno
 import selectors
 import socket
 import sys
 import threading
+import time
 
 how, port = sys.argv[1], int(sys.argv[2])
 
@@ -31,7 +33,7 @@ def accepts(listener):
 
 s = socket.socket()
 s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-s.bind(("127.0.0.1", port))
+s.bind((sys.argv[3] if len(sys.argv) > 3 else "127.0.0.1", port))
 s.listen(64)
 say("listening")
 if how == "blocking":
@@ -47,6 +49,11 @@ while True:
         try:
             conn, _ = s.accept()
         except BlockingIOError:
+            break
+        except OSError as e:
+            if e.errno != errno.ENFILE:
+                raise
+            time.sleep(0.1)  # as servers do that have met a limit
             break
         conn.setblocking(True)
         say("accepted")
