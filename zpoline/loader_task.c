@@ -139,7 +139,10 @@ void zp_child(unsigned long flags)
 		zp_rewrite_forked();
 		zp_signal_forked();
 	}
-	if (flags & CLONE_CLEAR_SIGHAND)
+	if (flags & CLONE_CLEAR_SIGHAND) {
 		zp_catch();
+		if (zp_rewriting == ZP_REWRITE_NOW)
+			zp_fault_catch();
+	}
 	zp_arm();
 }
