@@ -67,12 +67,13 @@ func (b *Broker) servedHere(ns *netns.NS, to netip.AddrPort) *listenState {
 		wild = netip.IPv6Unspecified()
 	}
 	at := []netip.AddrPort{to, netip.AddrPortFrom(wild, to.Port())}
-	if to.Addr().Is4() {
-		at = append(at, netip.AddrPortFrom(netip.IPv6Unspecified(), to.Port())) // and not V6ONLY
+	if to.Addr().Is4() { // by sockets of IPv6 without V6ONLY
+		mapped := netip.AddrFrom16(to.Addr().As16())
+		at = append(at, netip.AddrPortFrom(mapped, to.Port()), netip.AddrPortFrom(netip.IPv6Unspecified(), to.Port()))
 	}
-	for i, local := range at {
+	for _, local := range at {
 		for _, v6only := range []bool{false, true} {
-			if i == 2 && v6only {
+			if v6only && to.Addr().Is4() {
 				continue
 			}
 			b.points.mu.Lock()
