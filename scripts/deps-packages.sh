@@ -8,6 +8,8 @@ set -eu
 aarch64-linux-gnu-gcc           gcc-aarch64-linux-gnu
 debootstrap                     debootstrap
 qemu-aarch64-static             qemu-user-static
+qemu-system-aarch64             qemu-system-arm
 rpm                             rpm
+busybox                         busybox-static
 /usr/aarch64-linux-gnu/lib/libc.a libc6-dev-arm64-cross
 LIST

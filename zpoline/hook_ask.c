@@ -15,10 +15,39 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/un.h>
 
 static long kernel(const struct pq_args *c)
 {
 	return pq_next(c->nr, c->a[0], c->a[1], c->a[2], c->a[3], c->a[4], c->a[5]);
+}
+
+/* Whether a listening socket of ours has lost its broker: its name is in one of
+   the directories that brokers make, and nobody puts connections there. */
+static int orphan(int fd)
+{
+	static const char dir[] = "/poemq-";
+	struct sockaddr_un a;
+	unsigned int len = sizeof(a);
+	size_t n = 0;
+
+	if (pq_sys(SYS_getsockname, fd, &a, &len) != 0 || a.sun_family != AF_UNIX || len <= offsetof(struct sockaddr_un, sun_path))
+		return 0;
+	len -= offsetof(struct sockaddr_un, sun_path);
+	for (size_t i = 0; i < len && i < sizeof(a.sun_path) && a.sun_path[i]; i++) {
+		n = a.sun_path[i] == dir[n] ? n + 1 : a.sun_path[i] == dir[0];
+		if (n == sizeof(dir) - 1)
+			return 1;
+	}
+	return 0;
+}
+
+/* A call that no broker answers. An accept that would wait for ever fails. */
+static long unanswered(const struct pq_args *c)
+{
+	if ((c->nr == SYS_accept || c->nr == SYS_accept4) && orphan(c->a[0]))
+		return -ENOSYS;
+	return kernel(c);
 }
 
 static int waits(const struct pq_args *c)
@@ -220,19 +249,16 @@ static void replace(const struct pq_answer *a, const int *fds, int nfds)
 /* Makes the last descriptor the call's result. */
 static long install(struct pq_slot *s, int *fds, int nfds, int lost, int tid)
 {
-	const int at = nfds > (int)s->answer.nreplace ? fds[nfds - 1] : -1;
-	long r;
+	const int at = nfds && !lost ? fds[nfds - 1] : -1;
+	long r = at < 0 ? -EMFILE : write_memory(s, tid);
 
-	if (lost || at < 0) {
-		close_all(fds, nfds);
-		tell(s, PQ_TAKEN, -EMFILE);
-		return -EMFILE;
-	}
-	r = write_memory(s, tid);
 	if (r < 0)
-		pq_sys(SYS_close, at);
-	tell(s, PQ_TAKEN, r < 0 ? r : at);
-	return r < 0 ? r : at;
+		close_all(fds, nfds);
+	else
+		r = at;
+	if (s->answer.val)
+		tell(s, PQ_TAKEN, r);
+	return r;
 }
 
 /* Does what the answer says. */
@@ -248,7 +274,7 @@ static long obey(struct pq_slot *s, const struct pq_args *c, int tid, int *fds, 
 	close_all(fds, nfds);
 	switch (s->answer.kind) {
 	case PQ_CONTINUE:
-		return kernel(c);
+		return unanswered(c);
 	case PQ_CANCELLED:
 		return -EINTR;
 	case PQ_RETURN:
@@ -264,7 +290,7 @@ static int told;
 static long without_broker(const struct pq_args *c, long error)
 {
 	if (c->nr != SYS_socket)
-		return kernel(c); /* it may be any file */
+		return unanswered(c); /* it may be any file */
 	if (error == -EMFILE || error == -ENFILE || error == -ENOMEM)
 		return error;
 	if (!__atomic_exchange_n(&told, 1, __ATOMIC_RELAXED))

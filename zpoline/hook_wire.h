@@ -69,7 +69,7 @@ enum {
 	PQ_REFUSED = 2,   /* to a hello: data says why */
 	PQ_CONTINUE = 3,  /* the call is the kernel's */
 	PQ_RETURN = 4,    /* val is the call's result, -errno for a failure */
-	PQ_INSTALL = 5,   /* the last descriptor is the call's result: answer PQ_TAKEN */
+	PQ_INSTALL = 5,   /* the last descriptor is the call's result; if val is not 0, answer PQ_TAKEN */
 	PQ_CANCELLED = 6, /* to PQ_CANCEL, when there was no answer before */
 };
 

@@ -4,7 +4,7 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 PAGES   := dist/man
 # libseccomp for arm64, fetched once; nothing is installed for it.
-ARM64_ROOT = $(shell scripts/arm64-sysroot.sh)
+ARM64_ROOT = $(shell scripts/arm64-tree.sh libseccomp2 libseccomp-dev)
 
 .PHONY: deps-man deps-packages man install build-arm64 nfpm packages test-man test-packages
 

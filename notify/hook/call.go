@@ -203,9 +203,18 @@ func (r *Call) Fail(errno unix.Errno) error {
 // once it has it, with its number there, or with an error: ErrGone, EMFILE, or
 // EFAULT when what was to be written could not be. In each of these the call has
 // its result already. Until then fd must stay open. cloexec is as the call asks.
+//
+// What socket(2) makes is lost with nobody's connection in it: then comes at once,
+// and the number, -1, is learnt from the next call.
 func (r *Call) Install(fd int, _ bool, then func(at int, err error)) {
+	a := answer{kind: answerInstall, val: 1, writes: r.writes}
+	if r.call == notify.Socket {
+		a.val = 0
+		then(-1, r.send(a, fd))
+		return
+	}
 	r.c.taken = then
-	if err := r.send(answer{kind: answerInstall, writes: r.writes}, fd); err != nil {
+	if err := r.send(a, fd); err != nil {
 		r.c.receipt(-1, err)
 	}
 }

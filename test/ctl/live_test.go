@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -182,23 +181,7 @@ func TestPage(t *testing.T) {
 	fell.Wait(time.Minute)
 	b.configure("[x]\n")
 	_, _, _ = b.ctl("reload") // a fault, for the page to tell of
-	browse := func(args ...string) string {
-		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-		defer cancel()
-		all := append([]string{
-			"--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking",
-			"--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1", "--user-data-dir=" + b.Mkdir("chromium", ""), "--virtual-time-budget=6000", "--window-size=1400,1300", "--hide-scrollbars",
-		}, args...)
-		out, err := exec.CommandContext(ctx, chromium, append(all, url+"/")...).Output()
-		if err != nil {
-			t.Fatalf("chromium: %v", err)
-		}
-		return string(out)
-	}
-	dom := browse("--dump-dom")
-	text := regexp.MustCompile(`<[^>]*>`).ReplaceAllString(dom, " ")
-	text = strings.Join(strings.Fields(text), " ")
+	page := browse(t, chromium, url+"/", b.Mkdir("chromium", ""))
 	for what, want := range map[string]string{
 		"it is live":       `(?s)class="state good"[^>]*>live<`,
 		"sessions":         `<span>Sessions</span><b>2</b>`,
@@ -212,12 +195,16 @@ func TestPage(t *testing.T) {
 		"the program":      `<td class="cut" title="gopeer">gopeer</td>`,
 		"the peer's place": `<td class="mono">` + addr + `</td>`,
 	} {
-		if !regexp.MustCompile(want).MatchString(dom) {
-			t.Errorf("%s: no %s in the page:\n%s", what, want, text)
+		is, dom := regexp.MustCompile(want), ""
+		for late := time.Now().Add(30 * time.Second); !is.MatchString(dom); time.Sleep(100 * time.Millisecond) {
+			if dom = page.html(); time.Now().After(late) {
+				t.Errorf("%s: no %s in the page:\n%s", what, want, strings.Join(strings.Fields(regexp.MustCompile(`<[^>]*>`).ReplaceAllString(dom, " ")), " "))
+				break
+			}
 		}
 	}
 	shot := filepath.Join(b.Dir, "page.png")
-	browse("--screenshot=" + shot)
+	page.picture(shot)
 	checkPicture(t, shot)
 	if keep := os.Getenv("POEMQ_SCREENSHOT"); keep != "" {
 		data, err := os.ReadFile(shot)
@@ -226,6 +213,12 @@ func TestPage(t *testing.T) {
 		}
 		if err != nil {
 			t.Error(err)
+		}
+	}
+	b.broker.Stop()
+	for late := time.Now().Add(30 * time.Second); !strings.Contains(page.html(), ">poemqd does not answer<"); time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(late) {
+			t.Fatal("the page does not tell that poemqd is gone")
 		}
 	}
 }

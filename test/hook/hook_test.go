@@ -16,6 +16,24 @@ import (
 // Children, threads, handlers, closed descriptors: the library is still there,
 // and never in the way of what is not the broker's.
 func TestInPrograms(t *testing.T) {
+	t.Run("as built", func(t *testing.T) {
+		inPrograms(t, func(socket string, argv ...string) *output {
+			return start(t, nil, append(launch("--broker", socket, "--"), argv...)...)
+		})
+	})
+	t.Run("undefined behaviour is a trap", func(t *testing.T) {
+		trapping := filepath.Join(filepath.Dir(program), "libpoemq-hook-ubsan.so")
+		if out, err := exec.Command("make", "-s", "-C", "../..", "hook-ubsan", "UBSAN_OUT="+trapping).CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		inPrograms(t, func(socket string, argv ...string) *output {
+			const session = "POEMQ_SESSION=00112233445566778899aabbccddeeff"
+			return start(t, byHand(socket, session, "LIBZPHOOK="+trapping), argv...)
+		})
+	})
+}
+
+func inPrograms(t *testing.T, start func(socket string, argv ...string) *output) {
 	socket := filepath.Join(t.TempDir(), "b")
 	b := broker(t, socket)
 	words := []string{"socket", "fork", "vfork", "foreign", "handler", "closeall", "socket", "reopen", "socket", "exec", "socket", "bomb", "crowd"}
@@ -28,7 +46,8 @@ func TestInPrograms(t *testing.T) {
 	} else {
 		t.Log("not run: a child in another root and of another user (needs root)")
 	}
-	p := start(t, nil, append(launch("--broker", socket, "--", program), words...)...)
+	words, want = append(words, "nowritev"), append(want, "name: well", "fault: EFAULT")
+	p := start(socket, append([]string{program}, words...)...)
 	if status := p.wait(); status != 0 {
 		t.Errorf("exit status %d", status)
 	}
@@ -69,6 +88,21 @@ func TestWithoutBroker(t *testing.T) {
 	})
 }
 
+// A broker is killed while a call waits for it.
+func TestBrokerIsKilledInACall(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "b")
+	b := broker(t, socket)
+	p := start(t, nil, append(launch("--broker", socket, "--", program), "listen", "accept")...)
+	p.lines(1)
+	await(t, "the program waits for an answer", func() bool {
+		// recvmsg(2), which is number 47: proc(5).
+		return strings.HasPrefix(read(fmt.Sprintf("/proc/%d/syscall", p.Process.Pid)), "47 ")
+	})
+	kill(b)
+	p.wait()
+	wantLines(t, p.lines(2), "listen: 0", "accept: ENOSYS")
+}
+
 // A broker is killed in the middle, and another one comes.
 func TestBrokerIsKilled(t *testing.T) {
 	for missing, without := range map[string]string{"fail": "socket: ENOSYS", "plain": "socket: native"} {
@@ -76,13 +110,14 @@ func TestBrokerIsKilled(t *testing.T) {
 			socket := filepath.Join(t.TempDir(), "b")
 			b := broker(t, socket)
 			p := start(t, nil, append(launch("--broker", socket, "--on-broker-missing", missing, "--", program),
-				"socket", "wait", "socket", "fork", "socket", "wait", "socket", "wait")...)
-			p.lines(1)
+				"socket", "listen", "wait", "socket", "fork", "socket", "accept", "wait", "socket", "accept", "wait")...)
+			p.lines(2)
 			kill(b)
-			p.next(4)
+			p.next(6)
 			broker(t, socket)
-			want := []string{"socket: carried", without, "fork: bad", without, "socket: carried"}
-			wantLines(t, p.next(5), want...)
+			// A listening socket whose broker is gone gets no connection any more.
+			want := []string{"socket: carried", "listen: 0", without, "fork: bad", without, "accept: ENOSYS", "socket: carried", "accept: ENOSYS"}
+			wantLines(t, p.next(8), want...)
 			fmt.Fprintln(p.in)
 			p.wait()
 			// The child's own words are its own.

@@ -1,9 +1,12 @@
 package network
 
 import (
+	"errors"
 	"net/netip"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -15,10 +18,19 @@ import (
 // nobody is an ordinary user whom every system has.
 const nobody = "nobody"
 
-// open lets other users hand their programs over to the broker.
+// open lets nobody hand its programs over to the broker: the socket is its group's.
 func (h *host) open() {
 	h.stage.Helper()
-	if err := os.Chmod(filepath.Join(h.broker.Dir(), "broker.sock"), 0o666); err != nil {
+	u, err := user.Lookup(nobody)
+	if err != nil {
+		h.stage.Fatal(err)
+	}
+	gid, err := strconv.Atoi(u.Gid)
+	if err != nil {
+		h.stage.Fatal(err)
+	}
+	path := filepath.Join(h.broker.Dir(), "broker.sock")
+	if err := errors.Join(os.Chown(path, -1, gid), os.Chmod(path, 0o660)); err != nil {
 		h.stage.Fatal(err)
 	}
 }

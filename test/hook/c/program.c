@@ -6,17 +6,19 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -166,6 +168,29 @@ static void in_handler(void)
 	close(l);
 }
 
+/* From here on process_vm_writev(2) is EPERM, as under some containers' profiles. */
+static void no_writev(void)
+{
+	struct sock_filter f[] = {
+		{ BPF_LD | BPF_W | BPF_ABS, 0, 0, 0 },
+		{ BPF_JMP | BPF_JEQ | BPF_K, 0, 1, SYS_process_vm_writev },
+		{ BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ERRNO | EPERM },
+		{ BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW },
+	};
+	struct sock_fprog p = { sizeof f / sizeof *f, f };
+	struct sockaddr_in a;
+	socklen_t n = sizeof a;
+	int fd = tcp();
+
+	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &p))
+		perror("seccomp");
+	printf("name: %s\n", getsockname(fd, (struct sockaddr *)&a, &n) ? strerrorname_np(errno) : a.sin_family == AF_INET && n == sizeof a ? "well" : "bad");
+	printf("fault: %s\n", getsockname(fd, (struct sockaddr *)16, &n) ? strerrorname_np(errno) : "0");
+}
+
+static int listening = -1;
+
 int main(int argc, char **argv)
 {
 	setvbuf(stdout, NULL, _IOLBF, 0);
@@ -176,6 +201,12 @@ int main(int argc, char **argv)
 		else if (!strcmp(w, "wait")) /* for a line */
 			while (getchar() != '\n')
 				;
+		else if (!strcmp(w, "nowritev"))
+			no_writev();
+		else if (!strcmp(w, "listen"))
+			printf("listen: %d\n", listen(listening = tcp(), 1));
+		else if (!strcmp(w, "accept"))
+			printf("accept: %s\n", accept(listening, NULL, NULL) < 0 ? strerrorname_np(errno) : "a connection");
 		else if (!strcmp(w, "closeall"))
 			syscall(SYS_close_range, 3, ~0u, 0);
 		else if (!strcmp(w, "reopen")) /* files of its own where ours were */
