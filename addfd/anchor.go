@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -35,6 +36,7 @@ type Anchor struct {
 	path   int    // O_PATH of a second link; -1 when linked is used
 	linked string // the name, when it had to stay in the directory
 	name   string // by which it is connected to
+	bound  string // what the socket was bound to, which may be unlinked
 	closed func()
 
 	mu   sync.RWMutex // read-locked while the name is used
@@ -89,7 +91,7 @@ func (as *Anchors) Hold(fd int, closed func()) (*Anchor, error) {
 	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: name}); err != nil {
 		return nil, fmt.Errorf("bind %s: %w", name, err)
 	}
-	a := &Anchor{as: as, path: -1, closed: closed}
+	a := &Anchor{as: as, path: -1, bound: name, closed: closed}
 	if as.inotify >= 0 && a.unlinkWatched(name) == nil {
 		as.byWD[a.wd] = a
 		return a, nil
@@ -313,4 +315,31 @@ func (as *Anchors) Close() {
 	as.mu.Unlock()
 	close(as.done)
 	<-as.stopped
+}
+
+// Path is the name of the socket itself, as PeerName of one that it is connected
+// to tells it.
+func (a *Anchor) Path() string { return a.bound }
+
+// ConnectFrom puts a program's socket, of which fd is a copy, into the listening
+// socket's queue: there is no end of the broker's. It waits for room in the
+// backlog if fd is blocking. EISCONN: it is connected already. ECONNREFUSED: as
+// Connect.
+func (a *Anchor) ConnectFrom(fd int) error {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	if a.over {
+		return unix.ECONNREFUSED
+	}
+	return unix.Connect(fd, &unix.SockaddrUnix{Name: a.name})
+}
+
+// PeerName is the name of the socket at the other end of fd; "" when it has none.
+func PeerName(fd int) string {
+	sa, err := unix.Getpeername(fd)
+	u, ok := sa.(*unix.SockaddrUnix)
+	if err != nil || !ok || !strings.HasPrefix(u.Name, "/") { // no name is "@"
+		return ""
+	}
+	return u.Name
 }

@@ -66,3 +66,39 @@ func BenchmarkClosed(b *testing.B) {
 		}
 	}
 }
+
+// TestOpen: a socket is among the open ones until its last descriptor is closed,
+// also while it waits in a queue.
+func TestOpen(t *testing.T) {
+	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(p[1])
+	cookie, err := Cookie(p[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	is := func() bool {
+		open, err := Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return open[cookie]
+	}
+	dup, err := unix.Dup(p[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !is() {
+		t.Error("an open socket is not among them")
+	}
+	unix.Close(p[0])
+	if !is() {
+		t.Error("a socket with another descriptor is not among them")
+	}
+	unix.Close(dup)
+	if is() {
+		t.Error("a closed socket is among them")
+	}
+}

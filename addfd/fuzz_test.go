@@ -12,3 +12,14 @@ func FuzzPeerOf(f *testing.F) {
 		}
 	})
 }
+
+// FuzzCookiesOf: nor does any dump.
+func FuzzCookiesOf(f *testing.F) {
+	f.Add(make([]byte, 64))
+	f.Add([]byte{32, 0, 0, 0, 20, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 10, 0, 9, 0, 0, 0, 7, 0, 0, 0, 1, 0, 0, 0})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if over, err := cookiesOf(b, make(map[uint64]bool)); err != nil && over {
+			t.Errorf("over, and %v", err)
+		}
+	})
+}

@@ -113,6 +113,9 @@ func (b *bench) run(only, names []string, out string, strict bool) error {
 		return err
 	}
 	defer os.RemoveAll(b.dir)
+	// A reader that has seen enough: there is still to tidy up. Caught, and not
+	// ignored, for that would be inherited.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
 	interrupted := make(chan os.Signal, 1)
 	signal.Notify(interrupted, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	go func() {

@@ -69,7 +69,7 @@ func (s *Session) lose(l *listenState, t taken) {
 		return
 	}
 	s.b.add(sock)
-	t.relay.accepted(sock)
+	t.accepted(sock)
 }
 
 // give makes t the program's.
@@ -98,7 +98,7 @@ func (s *Session) give(r Request, l *listenState, t taken, flags int) {
 			s.installFailed(r, err)
 			return
 		}
-		t.relay.accepted(sock)
+		t.accepted(sock)
 		unix.Close(t.fd)
 	})
 }
@@ -115,10 +115,19 @@ func (s *Session) acceptedSocket(from *Socket, t taken) (*Socket, error) {
 		b: s.b, sess: s, cookie: cookie, ino: addfd.Inode(t.fd), domain: from.domain, proto: from.proto, created: time.Now(),
 		ns: from.ns, state: connected, told: true,
 		local: scoped(t.local, from.local.Addr()), remote: scoped(t.remote, from.local.Addr()),
-		opts: inherited(from.opts, from.domain, from.local), relay: t.relay, accepted: true, shared: from.hold.share(),
+		opts: inherited(from.opts, from.domain, from.local), relay: t.relay, direct: t.direct != "", accepted: true, shared: from.hold.share(),
 	}
 	sock.setOnPair(t.fd)
 	return sock, nil
+}
+
+// accepted gives the program's end of t to sock.
+func (t taken) accepted(sock *Socket) {
+	if t.relay != nil {
+		t.relay.accepted(sock)
+	} else {
+		sock.b.directs.add(sock.b, sock)
+	}
 }
 
 // take gets the first connection out of the kernel's queue. fd is a copy of
@@ -162,7 +171,7 @@ func (l *listenState) pull(fd int) (*arrival, error) {
 		return nil, err
 	}
 	a := l.match(c)
-	if a == nil || a.relay == nil { // a stand-in
+	if a == nil || a.relay == nil && a.direct == "" { // a stand-in
 		unix.Close(c)
 		return a, nil
 	}
@@ -238,9 +247,18 @@ func (l *listenState) match(c int) *arrival {
 	if len(l.queue) == 0 {
 		return nil
 	}
+	if name := addfd.PeerName(c); name != "" { // ends of ours have none
+		for i, a := range l.queue {
+			if a.direct == name {
+				l.queue = l.queue[i+1:]
+				return a
+			}
+		}
+		return nil
+	}
 	tripped := addfd.Trip(c) == nil
 	for i, a := range l.queue {
-		if a.relay == nil && tripped || a.relay != nil && tripped != a.relay.countMarker() {
+		if a.direct != "" || a.relay == nil && tripped || a.relay != nil && tripped != a.relay.countMarker() {
 			continue
 		}
 		l.queue = l.queue[i+1:]

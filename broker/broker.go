@@ -38,6 +38,9 @@ type Config struct {
 	Guarded func(port uint16) bool
 	// Keeper keeps what the next broker needs; nil: sessions end with this one.
 	Keeper Keeper
+	// Direct connects programs that this broker serves with each other, without
+	// QUIC between them.
+	Direct bool
 	// RuntimeDirs are tried in order for the directory of socket names.
 	RuntimeDirs []string
 }
@@ -47,6 +50,7 @@ type Broker struct {
 	host    *quic.Host
 	udpPort uint16 // see Config
 	guarded func(port uint16) bool
+	direct  bool // see Config
 	log     *slog.Logger
 	dir     *addfd.Dir
 	dock    *addfd.Dock
@@ -74,6 +78,7 @@ type Broker struct {
 	adopting   sync.Mutex // held while what another broker left is taken over
 	young      young
 	checks     checks
+	directs    directs
 	sysctls    knownSysctls
 	targets    notify.Targets // of what is done between calls
 	// rebinding is held while a port is free for a moment that stays in use;
@@ -105,7 +110,7 @@ func New(c Config) (*Broker, error) {
 		return nil, err
 	}
 	b := &Broker{
-		host: c.Host, udpPort: c.UDPPort, guarded: c.Guarded, log: c.Log, dir: dir, dock: dock, anchors: addfd.NewAnchors(dir, c.Log), lost: addfd.NewLost(), started: time.Now(),
+		host: c.Host, udpPort: c.UDPPort, guarded: c.Guarded, direct: c.Direct, log: c.Log, dir: dir, dock: dock, anchors: addfd.NewAnchors(dir, c.Log), lost: addfd.NewLost(), started: time.Now(),
 		sockets: make(map[uint64]*Socket), sessions: make(map[uint64]*Session),
 		hooked: make(map[hook.SessionID]*Session),
 	}

@@ -54,7 +54,9 @@ func (s *Session) connect(r Request, sock *Socket, c *copyFd) {
 		return
 	}
 	remote, unspec, errno := decodeSockaddr(sa, sock.domain)
-	blocking := !addfd.Nonblocking(c.fd)
+	// One that comes again was blocking, whatever the flag is by now: the kernel
+	// has looked at it before we can.
+	blocking := s.again || !addfd.Nonblocking(c.fd)
 
 	sock.mu.Lock()
 	state, told := sock.state, sock.told
@@ -120,6 +122,9 @@ func (s *Session) dial(r Request, sock *Socket, c *copyFd, remote netip.AddrPort
 	d, errno := s.newDial(r, sock, remote)
 	if errno != 0 {
 		s.fail(r, errno)
+		return
+	}
+	if s.dialDirect(r, sock, c, d, blocking) {
 		return
 	}
 	s.b.young.remove(s.b, sock)

@@ -56,7 +56,7 @@ func (h *hooked) closeDoor() {
 
 // admitHooked lets in a process that says hello on c.
 func (b *Broker) admitHooked(c *net.UnixConn, p Peer, allow func(Peer) error) error {
-	g, err := hook.Receive(c)
+	g, err := hook.Receive(c, int(p.PID))
 	if err == nil && allow != nil {
 		if err = allow(p); err != nil {
 			g.Refuse(err)
@@ -156,7 +156,11 @@ func (b *Broker) serveDoor(h *hooked) error {
 			if err != nil || !hook.IsHello(begins) {
 				return
 			}
-			g, err := hook.Receive(c)
+			p, err := PeerOf(c)
+			if err != nil {
+				return
+			}
+			g, err := hook.Receive(c, int(p.PID))
 			switch {
 			case err != nil:
 				b.log.Warn("hello refused", "error", err)

@@ -45,7 +45,8 @@ type listenState struct {
 // arrival is a connection in the kernel's queue.
 type arrival struct {
 	remote, local netip.AddrPort
-	relay         *relay // nil for a stand-in
+	relay         *relay // nil for a stand-in, and where direct is set
+	direct        string // the name of the program's socket at the other end
 	first         []byte // what came before it was put there
 }
 

@@ -164,7 +164,7 @@ func (l *look) socket(s *Socket) api.Socket {
 		ID: s.cookie, Session: s.sess.ID, UID: s.sess.uid, State: s.state.String(), Accepted: s.accepted,
 		Local: plain(s.local), Remote: plain(s.remote), Age: l.now.Sub(s.created).Seconds(),
 	}
-	tid, relay, listen, dial := s.hint.tid, s.relay, s.listen, s.dial
+	tid, relay, listen, dial, direct := s.hint.tid, s.relay, s.listen, s.dial, s.direct
 	if s.ns != nil {
 		a.NetNS = s.ns.ID()
 	}
@@ -175,6 +175,8 @@ func (l *look) socket(s *Socket) api.Socket {
 		a.Program = s.sess.name
 	}
 	switch {
+	case direct:
+		a.Via, a.Why = "direct", "both programs are served by this broker"
 	case relay != nil:
 		l.carried(&a, relay)
 	case listen != nil:

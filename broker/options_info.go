@@ -35,7 +35,7 @@ func (s *Socket) tcpInfo(val []byte) {
 	raw := unsafe.Slice((*byte)(unsafe.Pointer(&info)), unsafe.Sizeof(info))
 	copy(raw, val)
 	s.mu.Lock()
-	st, relay := s.state, s.relay
+	st, relay, direct := s.state, s.relay, s.direct
 	s.mu.Unlock()
 	switch {
 	case st == connecting:
@@ -49,6 +49,8 @@ func (s *Socket) tcpInfo(val []byte) {
 			quicInfo(q.Stats(), &info)
 		}
 		info.State = relay.tcpState()
+	case st == connected && direct:
+		info.State = tcpEstablished
 	default:
 		info.State = tcpClose
 	}

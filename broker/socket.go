@@ -25,6 +25,9 @@ type Socket struct {
 	created time.Time
 	// accepted is that it came from accept, not from socket.
 	accepted bool
+	// direct is that the kernel carries the bytes: the other end is a program's,
+	// too. Guarded by mu.
+	direct bool
 
 	mu    sync.Mutex // guards what follows
 	state state

@@ -24,7 +24,7 @@
  *	loader.c          start; the settings
  *	loader_hooklib.c  the hook library
  *	loader_page.c     page 0
- *	loader_signal.c   SIGSYS, and what programs may do to it
+ *	loader_signal.c   SIGSYS, and what programs may do to it; loader_fault.c SIGSEGV
  *	loader_rewrite.c  whether an instruction is rewritten; loader_sites.c which
  *	                  are; loader_text.c reads and writes text; loader_live.c and
  *	                  loader_insn.c: whether the word below the stack is in use
@@ -220,6 +220,9 @@ __attribute__((constructor)) static void start(int argc, char **argv, char **env
 		fail("Syscall User Dispatch", "this kernel has none; it came with Linux 5.11, and not for all architectures");
 	else if (r < 0)
 		fail("Syscall User Dispatch, error", zp_number(room, -r));
-	else
-		zp_arm_threads();
+	if (r < 0)
+		return;
+	if (zp_rewriting == ZP_REWRITE_NOW)
+		zp_fault_catch();
+	zp_arm_threads();
 }

@@ -32,6 +32,7 @@
 
 #ifndef __ASSEMBLER__
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -82,6 +83,20 @@ int zp_own(struct zp_frame *f);
 /* loader_hooklib.c: the hook library in its own namespace. */
 const char *zp_load_hook(const char *path); /* 0, or what went wrong */
 bool zp_of_hook(uint64_t ret);		    /* whether the hook library makes this call */
+
+/* The kernel's struct sigaction. */
+struct zp_action {
+	void (*handler)(int, siginfo_t *, void *);
+	unsigned long flags;
+	void (*restorer)(void);
+	uint64_t mask;
+};
+#define ZP_MASK_SIZE   8
+#define ZP_SA_RESTORER 0x04000000UL
+
+/* loader_fault.c */
+void zp_fault_catch(void);
+long zp_fault_action(const struct zp_action *act, struct zp_action *old);
 
 /* loader_signal.c */
 #define ZP_SIGSYS_BIT (1UL << 30) /* SIGSYS is 31 */

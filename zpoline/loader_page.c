@@ -5,7 +5,8 @@
  * Each two bytes of the slide are `eb 48`, a jump of 72 bytes, and read from the
  * second byte on `48 eb 48`, the same jump with a prefix that means nothing: so it
  * does not matter where it is entered. Two slides, for nearly all numbers are
- * below 512 and the way from there shall be short.
+ * below 512 and the way from there shall be short. The jumps at their ends, of 13
+ * bytes, are no place to enter: 592 to 604 and 4080 to 4092 are no calls.
  */
 #include "loader_internal.h"
 

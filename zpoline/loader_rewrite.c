@@ -92,6 +92,8 @@ static bool begin(void)
 		if (++counted < LATE)
 			return false;
 		zp_rewriting = zp_page_open() == 0 ? ZP_REWRITE_NOW : ZP_REWRITE_NEVER;
+		if (zp_rewriting == ZP_REWRITE_NOW)
+			zp_fault_catch();
 	}
 	return zp_rewriting == ZP_REWRITE_NOW;
 }

@@ -19,32 +19,21 @@
 #define SYS_epoll_pwait2 441
 #endif
 #define ARCH_I386 0x40000003u /* AUDIT_ARCH_I386 */
-#define SA_RESTORER_  0x04000000UL
 #define IORING_ENTER_EXT_ARG_ 8
-
-/* The kernel's struct sigaction. */
-struct action {
-	void (*handler)(int, siginfo_t *, void *);
-	unsigned long flags;
-	void (*restorer)(void);
-	uint64_t mask;
-};
-
-enum { MASK_SIZE = 8 };
 
 /* What the program has asked for SIGSYS. Written with SIGSYS in mind: by whoever
  * calls sigaction, which is not thought to be two threads at a time. */
-static struct action program;
+static struct zp_action program;
 static int program_pid;
 
 /* Whether 8 bytes can be read at p; asks the kernel, which copies them before it
  * finds that there is no such operation (EFAULT or EINVAL). */
 static bool readable(const void *p)
 {
-	return zp_sys(SYS_rt_sigprocmask, 99, p, 0, MASK_SIZE) == -EINVAL;
+	return zp_sys(SYS_rt_sigprocmask, 99, p, 0, ZP_MASK_SIZE) == -EINVAL;
 }
 
-static bool readable_action(const struct action *a)
+static bool readable_action(const struct zp_action *a)
 {
 	for (size_t i = 0; i < sizeof(*a); i += 8)
 		if (!readable((const char *)a + i))
@@ -52,7 +41,7 @@ static bool readable_action(const struct action *a)
 	return true;
 }
 
-static bool handles(const struct action *a)
+static bool handles(const struct zp_action *a)
 {
 	return a->handler != (void *)SIG_DFL && a->handler != (void *)SIG_IGN;
 }
@@ -60,11 +49,11 @@ static bool handles(const struct action *a)
 /* The program's action for SIGSYS: kept, not set. */
 static int own_action(struct zp_frame *f)
 {
-	const struct action *act = (const void *)f->a[1];
-	struct action *old = (void *)f->a[2], was = program;
+	const struct zp_action *act = (const void *)f->a[1];
+	struct zp_action *old = (void *)f->a[2], was = program;
 
 	/* The kernel says whether old can be written. */
-	f->nr = zp_sys(SYS_rt_sigaction, SIGSYS, 0, old, MASK_SIZE);
+	f->nr = zp_sys(SYS_rt_sigaction, SIGSYS, 0, old, ZP_MASK_SIZE);
 	if (f->nr == 0 && act) {
 		/* A child that shares our memory but not our actions has no say. */
 		if (program_pid == zp_sys(SYS_getpid))
@@ -77,22 +66,28 @@ static int own_action(struct zp_frame *f)
 
 int zp_sigaction(struct zp_frame *f)
 {
-	const struct action *act = (const void *)f->a[1];
-	struct action copy;
+	const struct zp_action *act = (const void *)f->a[1];
+	struct zp_action copy;
 
-	if (f->a[3] != MASK_SIZE || (act && !readable_action(act)))
+	if (f->a[3] != ZP_MASK_SIZE || (act && !readable_action(act)))
 		return ZP_NATIVE; /* an error */
 	if (f->a[0] == SIGSYS)
 		return own_action(f);
-	if (!act)
+	if (!act && f->a[0] != SIGSEGV)
 		return ZP_NATIVE;
-	if (f->a[0] == SIGSEGV && handles(act))
-		zp_wants_faults();
+	if (act) {
+		copy = *act;
+		copy.mask &= ~ZP_SIGSYS_BIT;
+	}
+	if (f->a[0] == SIGSEGV) {
+		if (act && handles(act))
+			zp_wants_faults();
+		f->nr = zp_fault_action(act ? &copy : NULL, (void *)f->a[2]);
+		return ZP_RESULT;
+	}
 	if (!(act->mask & ZP_SIGSYS_BIT))
 		return ZP_NATIVE;
-	copy = *act;
-	copy.mask &= ~ZP_SIGSYS_BIT;
-	f->nr = zp_sys(SYS_rt_sigaction, f->a[0], &copy, f->a[2], MASK_SIZE);
+	f->nr = zp_sys(SYS_rt_sigaction, f->a[0], &copy, f->a[2], ZP_MASK_SIZE);
 	return ZP_RESULT;
 }
 
@@ -164,7 +159,7 @@ int zp_sigmask(struct zp_frame *f)
 /* A SIGSYS that is not ours goes to whom it is for. */
 static void forward(siginfo_t *info, ucontext_t *u)
 {
-	struct action a = program;
+	struct zp_action a = program;
 	uint64_t mask;
 
 	if (handles(&a)) {
@@ -172,15 +167,15 @@ static void forward(siginfo_t *info, ucontext_t *u)
 		mask = (mask | a.mask) & ~ZP_SIGSYS_BIT;
 		if (a.flags & SA_RESETHAND)
 			program.handler = (void *)SIG_DFL;
-		zp_sys(SYS_rt_sigprocmask, SIG_SETMASK, &mask, 0, MASK_SIZE);
+		zp_sys(SYS_rt_sigprocmask, SIG_SETMASK, &mask, 0, ZP_MASK_SIZE);
 		a.handler(SIGSYS, info, u);
 		return;
 	}
 	if (a.handler == (void *)SIG_IGN && info->si_code <= 0)
 		return;
 	/* The default, with the same siginfo, as soon as we have returned. */
-	a = (struct action){ .handler = (void *)SIG_DFL };
-	zp_sys(SYS_rt_sigaction, SIGSYS, &a, 0, MASK_SIZE);
+	a = (struct zp_action){ .handler = (void *)SIG_DFL };
+	zp_sys(SYS_rt_sigaction, SIGSYS, &a, 0, ZP_MASK_SIZE);
 	zp_sys(SYS_tgkill, zp_sys(SYS_getpid), zp_sys(SYS_gettid), SIGSYS);
 }
 
@@ -238,15 +233,15 @@ long zp_catch(void)
 {
 	/* Everything is blocked in our handler: a handler of the program's would
 	 * run with SIGSYS blocked. */
-	const struct action ours = {
+	const struct zp_action ours = {
 		.handler = on_sigsys,
-		.flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART | SA_RESTORER_,
+		.flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART | ZP_SA_RESTORER,
 		.restorer = zp_restore,
 		.mask = ~0UL,
 	};
 	const uint64_t sigsys = ZP_SIGSYS_BIT;
-	struct action was = { 0 };
-	long r = zp_sys(SYS_rt_sigaction, SIGSYS, &ours, &was, MASK_SIZE);
+	struct zp_action was = { 0 };
+	long r = zp_sys(SYS_rt_sigaction, SIGSYS, &ours, &was, ZP_MASK_SIZE);
 
 	if (r < 0)
 		return r;
@@ -254,7 +249,7 @@ long zp_catch(void)
 		program = was;
 		zp_signal_forked();
 	}
-	return zp_sys(SYS_rt_sigprocmask, SIG_UNBLOCK, &sigsys, 0, MASK_SIZE);
+	return zp_sys(SYS_rt_sigprocmask, SIG_UNBLOCK, &sigsys, 0, ZP_MASK_SIZE);
 }
 
 struct dirent64_ {

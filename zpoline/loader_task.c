@@ -3,7 +3,7 @@
  * child switches it on before it returns to the program. What a child needs for
  * that cannot be on the parent's stack, unless it gets a copy of it:
  *
- *	a stack of its own     it is put there (zp_child_new in loader_entry.S)
+ *	a stack of its own     it is put there, for .Lchild_new in loader_entry.S
  *	a copy of ours         the frame is in the copy
  *	our very stack, vfork  a thunk, which stands for the place to return to
  */
@@ -139,7 +139,10 @@ void zp_child(unsigned long flags)
 		zp_rewrite_forked();
 		zp_signal_forked();
 	}
-	if (flags & CLONE_CLEAR_SIGHAND)
+	if (flags & CLONE_CLEAR_SIGHAND) {
 		zp_catch();
+		if (zp_rewriting == ZP_REWRITE_NOW)
+			zp_fault_catch();
+	}
 	zp_arm();
 }

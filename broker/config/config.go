@@ -27,7 +27,8 @@ type Config struct {
 		Idle           time.Duration
 	}
 	Wire struct {
-		UDPPort          int // 0: the same as the program's
+		UDPPort          int  // 0: the same as the program's
+		Direct           bool // programs of one broker are connected with each other
 		MaxIdle          time.Duration
 		KeepAlive        time.Duration
 		HandshakeTimeout time.Duration

@@ -71,6 +71,25 @@ var keys = []key{
 			return strconv.Itoa(c.Wire.UDPPort)
 		},
 	},
+	{
+		name: "wire.local", word: asText,
+		set: func(c *Config, v value) error {
+			s, err := v.text()
+			if err == nil && s != "quic" && s != "direct" {
+				err = fmt.Errorf(`%q is neither "quic" nor "direct"`, s)
+			}
+			if err == nil {
+				c.Wire.Direct = s == "direct"
+			}
+			return err
+		},
+		show: func(c *Config) string {
+			if c.Wire.Direct {
+				return `"direct"`
+			}
+			return `"quic"`
+		},
+	},
 	duration("wire.max_idle", 10*time.Second, day, func(c *Config) *time.Duration { return &c.Wire.MaxIdle }),
 	duration("wire.keep_alive", 100*time.Millisecond, time.Hour, func(c *Config) *time.Duration { return &c.Wire.KeepAlive }),
 	duration("wire.handshake_timeout", 100*time.Millisecond, 10*time.Minute, func(c *Config) *time.Duration { return &c.Wire.HandshakeTimeout }),

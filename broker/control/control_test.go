@@ -294,3 +294,38 @@ func TestFieldsAreStable(t *testing.T) {
 		t.Errorf("field names changed (testdata/fields):\n%s", diff)
 	}
 }
+
+// TestMostConnections: a user who holds many connections keeps no others out.
+func TestMostConnections(t *testing.T) {
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "c"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody := &authority{uids: []uint32{4000000000}} // we are not trusted with everything
+	stop := serve(l, Config{Log: slog.New(slog.DiscardHandler), Level: new(slog.LevelVar)}, nobody)
+	defer stop()
+	var held []net.Conn
+	for range mostConns {
+		c, err := net.Dial("unix", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		held = append(held, c)
+	}
+	client := api.New(l.Addr().String())
+	defer client.Close()
+	ask := func() error {
+		_, err := client.Raw(t.Context(), "GET", "/v1/log-level", nil)
+		return err
+	}
+	if ask() == nil {
+		t.Error("one more connection is served")
+	}
+	held[0].Close()
+	for late := time.Now().Add(20 * time.Second); ask() != nil; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(late) {
+			t.Fatal("not served though there is room")
+		}
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"os/user"
 	"slices"
 	"strconv"
+	"sync"
 
 	"github.com/poemq/poemq/broker"
 )
@@ -53,8 +54,71 @@ func (p *peer) sees(uid uint32) bool { return p.all() || p.err == nil && p.UID =
 type peerKey struct{}
 
 // known is for http.Server's ConnContext.
-func (a *authority) known(ctx context.Context, c net.Conn) context.Context {
-	return context.WithValue(ctx, peerKey{}, a.peerOf(c))
+func known(ctx context.Context, c net.Conn) context.Context {
+	if d, ok := c.(*door); ok {
+		return context.WithValue(ctx, peerKey{}, d.peer)
+	}
+	return ctx
+}
+
+// mostConns is how many connections one user may have, who is not trusted with
+// everything: others shall get in, too.
+const mostConns = 32
+
+// doorman is a listener that knows who comes, and bounds how many.
+type doorman struct {
+	net.Listener
+	trusts *authority
+
+	mu     sync.Mutex     // guards what follows
+	inside map[uint32]int // connections of users
+}
+
+// door is an accepted connection.
+type door struct {
+	net.Conn
+	peer *peer
+	left func() // once, when it is closed
+}
+
+func (d *doorman) Accept() (net.Conn, error) {
+	for {
+		c, err := d.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		p := d.trusts.peerOf(c)
+		if d.letIn(p) {
+			return &door{c, p, sync.OnceFunc(func() { d.leaves(p) })}, nil
+		}
+		c.Close()
+	}
+}
+
+func (d *doorman) letIn(p *peer) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !p.all() && d.inside[p.UID] >= mostConns {
+		return false
+	}
+	if d.inside == nil {
+		d.inside = make(map[uint32]int)
+	}
+	d.inside[p.UID]++
+	return true
+}
+
+func (d *doorman) leaves(p *peer) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.inside[p.UID]--; d.inside[p.UID] == 0 {
+		delete(d.inside, p.UID)
+	}
+}
+
+func (d *door) Close() error {
+	d.left()
+	return d.Conn.Close()
 }
 
 func (a *authority) peerOf(c net.Conn) *peer {

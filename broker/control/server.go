@@ -78,11 +78,11 @@ func Serve(l net.Listener, c Config) (stop func()) {
 func serve(l net.Listener, c Config, a *authority) (stop func()) {
 	s := &server{Config: c}
 	h := &http.Server{
-		Handler: s.mux(), ConnContext: a.known, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute,
+		Handler: s.mux(), ConnContext: known, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute,
 		MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug),
 	}
 	go func() {
-		if err := h.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		if err := h.Serve(&doorman{Listener: l, trusts: a}); !errors.Is(err, http.ErrServerClosed) {
 			c.Log.Error("control socket", "error", err)
 		}
 	}()
@@ -132,7 +132,11 @@ func (s *server) handle(w http.ResponseWriter, hr *http.Request, r Route) {
 		answer = api.Failure{Error: err.Error()}
 	}
 	if r.Method != http.MethodGet {
-		s.Log.Info("control", "do", r.Method+" "+hr.URL.RequestURI(), "uid", p.UID, "pid", p.PID, "status", code)
+		level := slog.LevelInfo
+		if !p.all() { // who could fill the log
+			level = slog.LevelDebug
+		}
+		s.Log.Log(hr.Context(), level, "control", "do", r.Method+" "+hr.URL.RequestURI(), "uid", p.UID, "pid", p.PID, "status", code)
 	}
 	body, err := json.Marshal(answer) // with no lock held, and before a byte is sent
 	if err != nil {

@@ -157,7 +157,7 @@ func start(c *config.Config, log *slog.Logger, keeper broker.Keeper) (*running, 
 	}
 	r.broker, err = broker.New(broker.Config{
 		Host: r.host, Log: log, RuntimeDirs: runtimeDirs(c), Policy: rules(c), Fallback: broker.Fallback(c.Fallback),
-		UDPPort: uint16(c.Wire.UDPPort), Guarded: allow.Names, Keeper: keeper,
+		UDPPort: uint16(c.Wire.UDPPort), Guarded: allow.Names, Direct: c.Wire.Direct, Keeper: keeper,
 	})
 	if err != nil {
 		return nil, errors.Join(err, r.host.Close())

@@ -25,14 +25,19 @@ type Guest struct {
 	netns int // of the process when it said hello; or -1
 }
 
-// Receive reads one hello from c, a connection to the front door.
-func Receive(c *net.UnixConn) (*Guest, error) {
+// errSender says that a message is not from whom it speaks of: a child may have
+// its parent's connections and not its rights.
+var errSender = errors.New("hello: it is not from the process that made the connection")
+
+// Receive reads one hello from c, a connection to the front door that the process
+// sender has made.
+func Receive(c *net.UnixConn, sender int) (*Guest, error) {
 	buf, oob := make([]byte, maxMessage), make([]byte, unix.CmsgSpace(4*maxFds))
 	n, oobn, flags, _, err := c.ReadMsgUnix(buf, oob)
 	if err != nil {
 		return nil, fmt.Errorf("hello: %w", err)
 	}
-	fds, err := rights(oob[:oobn])
+	fds, _, err := control(oob[:oobn])
 	if err == nil && flags&(unix.MSG_CTRUNC|unix.MSG_TRUNC) != 0 {
 		err = errShort
 	}
@@ -40,11 +45,11 @@ func Receive(c *net.UnixConn) (*Guest, error) {
 		fds.close()
 		return nil, fmt.Errorf("hello: %w", err)
 	}
-	return newGuest(buf[:n], &fds)
+	return newGuest(buf[:n], &fds, sender)
 }
 
-// newGuest takes fds over.
-func newGuest(b []byte, fds *files) (*Guest, error) {
+// newGuest takes fds over. sender is the process that sent b, by the kernel's word.
+func newGuest(b []byte, fds *files, sender int) (*Guest, error) {
 	defer fds.close()
 	h, err := DecodeHello(b)
 	if err != nil {
@@ -66,7 +71,22 @@ func newGuest(b []byte, fds *files) (*Guest, error) {
 		return nil, errors.Join(errors.New("hello: what came is no pair of SOCK_SEQPACKET"), err)
 	}
 	g.Cred = *cred
-	return g, unix.SetNonblock(g.end, true)
+	if cred.Pid == 0 {
+		err := errors.New("hello: the process's pid namespace is not visible from the broker's")
+		g.Refuse(err)
+		return nil, err
+	}
+	if int(cred.Pid) != sender {
+		g.Refuse(errSender)
+		return nil, errSender
+	}
+	// From here on the kernel says of each message who sent it.
+	err = errors.Join(unix.SetNonblock(g.end, true), unix.SetsockoptInt(g.end, unix.SOL_SOCKET, unix.SO_PASSCRED, 1))
+	if err != nil {
+		g.Close()
+		return nil, fmt.Errorf("hello: %w", err)
+	}
+	return g, nil
 }
 
 // Refuse tells the process why it is not let in, and closes.
@@ -102,20 +122,22 @@ func (g *Guest) Close() {
 	}
 }
 
-// rights are the descriptors of a control message, close-on-exec.
-func rights(oob []byte) (files, error) {
+// control reads a control message: descriptors, close-on-exec, and the process
+// that sent it, 0 when the kernel does not say.
+func control(oob []byte) (all files, sender int, err error) {
 	if len(oob) == 0 {
-		return nil, nil
+		return nil, 0, nil
 	}
 	msgs, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {
-		return nil, fmt.Errorf("control message: %w", err)
+		return nil, 0, fmt.Errorf("control message: %w", err)
 	}
-	var all files
 	for i := range msgs {
 		if fds, err := unix.ParseUnixRights(&msgs[i]); err == nil {
 			all = append(all, fds...)
+		} else if cred, err := unix.ParseUnixCredentials(&msgs[i]); err == nil {
+			sender = int(cred.Pid)
 		}
 	}
-	return all, nil
+	return all, sender, nil
 }

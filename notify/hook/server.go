@@ -47,7 +47,7 @@ const idleEvery = 100 * time.Millisecond
 func NewServer() (*Server, error) {
 	s := &Server{
 		processes: make(map[int]*process), byFd: make(map[int]*conn), byPidfd: make(map[int]*process),
-		buf: make([]byte, maxMessage+1), oob: make([]byte, unix.CmsgSpace(4*maxFds)), alone: time.Now(),
+		buf: make([]byte, maxMessage+1), oob: make([]byte, unix.CmsgSpace(4*maxFds)+unix.CmsgSpace(unix.SizeofUcred)), alone: time.Now(),
 	}
 	var err error
 	if s.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
@@ -190,7 +190,7 @@ func (s *Server) receive(c *conn, handle func(*Call)) {
 	if err == unix.EAGAIN || err == unix.EINTR {
 		return
 	}
-	fds, ferr := rights(s.oob[:max(oobn, 0)])
+	fds, sender, ferr := control(s.oob[:max(oobn, 0)])
 	if err != nil || n == 0 || ferr != nil || flags&unix.MSG_TRUNC != 0 {
 		fds.close()
 		s.drop(c)
@@ -198,10 +198,13 @@ func (s *Server) receive(c *conn, handle func(*Call)) {
 	}
 	defer fds.close()
 	if IsHello(s.buf[:n]) {
-		if g, err := newGuest(s.buf[:n], &fds); err == nil {
+		if g, err := newGuest(s.buf[:n], &fds, sender); err == nil {
 			s.guest(g)
 		}
 		return
+	}
+	if sender != c.p.pid {
+		return // a child that inherited the connection, and may only say hello on it
 	}
 	m, err := decode(s.buf[:n])
 	if err != nil {

@@ -1,8 +1,10 @@
 package hook
 
 import (
+	"encoding/hex"
 	"errors"
 	"os"
+	"os/exec"
 	"testing"
 	"time"
 
@@ -53,7 +55,7 @@ func (p *program) hello() {
 		p.t.Fatal(err)
 	}
 	h := Hello{PID: os.Getpid(), fds: helloEnd}
-	g, err := newGuest(h.encode(), &files{pair[1]})
+	g, err := newGuest(h.encode(), &files{pair[1]}, os.Getpid())
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -93,7 +95,7 @@ func (p *program) hear() heard {
 	if err != nil || n < sizeAnswer {
 		p.t.Fatalf("answer of %d bytes: %v", n, err)
 	}
-	fds, err := rights(oob[:oobn])
+	fds, _, err := control(oob[:oobn])
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -211,6 +213,48 @@ func TestCancel(t *testing.T) {
 	if <-left {
 		t.Error("it still waits, though its connection is closed")
 	}
+}
+
+// A child has its parent's connections, and not its rights: what it sends on one
+// is not taken for the parent's.
+func TestChildOnItsParentsConnection(t *testing.T) {
+	calls := make(chan uint64, 4)
+	p := introduce(t, func(r *Call) {
+		calls <- r.Ptr(1)
+		_ = r.Return(0)
+	})
+	child := exec.Command("python3", "-c", `import socket; socket.socket(fileno=3).send(bytes.fromhex("`+
+		hex.EncodeToString(callBytes(1, 49, [6]uint64{3, 0xbad}))+`"))`)
+	file := os.NewFile(uintptr(p.dup()), "connection")
+	defer file.Close()
+	child.ExtraFiles = []*os.File{file}
+	if out, err := child.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	p.send(callBytes(2, 49, [6]uint64{3, 0x600d}))
+	if a := p.hear(); a.id != 2 {
+		t.Errorf("the first answer is to call %d, want 2", a.id)
+	}
+	if got := <-calls; got != 0x600d {
+		t.Errorf("the child's call was taken for its parent's: %#x", got)
+	}
+	h := Hello{PID: os.Getpid(), fds: helloEnd}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pair[0])
+	if _, err := newGuest(h.encode(), &files{pair[1]}, os.Getppid()); !errors.Is(err, errSender) {
+		t.Errorf("a hello with another process's pair: %v", err)
+	}
+}
+
+func (p *program) dup() int {
+	fd, err := unix.FcntlInt(uintptr(p.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return fd
 }
 
 // Garbage ends a connection, not the server.

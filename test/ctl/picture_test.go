@@ -9,9 +9,9 @@ import (
 	"testing"
 )
 
-// checkPicture demands that something was drawn: both lines of the charts and
-// text, on a page that is not all of one colour.
-func checkPicture(t *testing.T, path string) {
+// checkPicture tells what lacks of a picture in which something was drawn: a line
+// of the charts and text, on a page that is not all of one colour.
+func checkPicture(t *testing.T, path string) (fault string) {
 	t.Helper()
 	f, err := os.Open(path)
 	if err != nil {
@@ -31,12 +31,13 @@ func checkPicture(t *testing.T, path string) {
 		}
 	}
 	if size.Dx() < 1000 || len(count) < 50 {
-		t.Errorf("the picture is %v with %d colours", size, len(count))
+		return fmt.Sprintf("the picture is %v with %d colours", size, len(count))
 	}
 	line := color.RGBA{0x1f, 0x6f, 0xeb, 255} // --a of page.css
 	if count[line] < 100 {
-		t.Errorf("%d points have the colour of the charts' line", count[line])
+		return fmt.Sprintf("%d points have the colour of the charts' line", count[line])
 	}
+	return ""
 }
 
 // listensOn is the one TCP address that a process listens on (proc(5)), as a URL.

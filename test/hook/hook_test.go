@@ -88,6 +88,30 @@ func TestWithoutBroker(t *testing.T) {
 	})
 }
 
+// What the environment says is done, and what it does not say rightly is told.
+func TestEnvironment(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "b")
+	b := broker(t, socket)
+	for _, c := range []struct{ set, socket, told string }{
+		{"POEMQ_MATCH=2,1,0;10,1,6", "carried", ""},
+		{"POEMQ_MATCH=10,1,0", "native", ""},
+		{"POEMQ_MATCH=2,1", "carried", "poemq: POEMQ_MATCH: 2,1: want DOMAIN,TYPE,PROTO in numbers"},
+		{"POEMQ_QUIC=maybe", "carried", "poemq: POEMQ_QUIC: maybe: it is none of require, prefer and off"},
+		{"POEMQ_SESSION=7", "carried", "poemq: POEMQ_SESSION: it is not 32 hexadecimal digits"},
+		{"POEMQ_NAME=other", "carried", ""},
+	} {
+		p := start(t, byHand(socket, c.set), program, "socket")
+		p.wait()
+		wantLines(t, p.lines(1), "socket: "+c.socket)
+		if s := p.stderr(); !strings.HasPrefix(s, c.told) || (c.told == "") != (s == "") {
+			t.Errorf("%s: stderr %q, want %q", c.set, s, c.told)
+		}
+	}
+	if !strings.Contains(b.stderr(), "program=other") {
+		t.Error("POEMQ_NAME is not in the log")
+	}
+}
+
 // A broker is killed while a call waits for it.
 func TestBrokerIsKilledInACall(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "b")

@@ -83,6 +83,7 @@ func TestPrograms(t *testing.T) {
 		{name: "storm"},
 		{name: "forks"},
 		{name: "signals"},
+		{name: "numbers"},
 		{name: "execs"},
 		{name: "cancel", flags: []string{"-fexceptions"}},
 		{name: "loads", argv: []string{library}},

@@ -15,12 +15,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+/* Memory that cannot be used; not near 0, where the loader has a page. */
+static void *nowhere(void)
+{
+	return mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+}
 
 /* A carried one is listed among the kernel's AF_UNIX sockets. */
 static const char *kind(int fd)
@@ -186,7 +193,7 @@ static void no_writev(void)
 	if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &p))
 		perror("seccomp");
 	printf("name: %s\n", getsockname(fd, (struct sockaddr *)&a, &n) ? strerrorname_np(errno) : a.sin_family == AF_INET && n == sizeof a ? "well" : "bad");
-	printf("fault: %s\n", getsockname(fd, (struct sockaddr *)16, &n) ? strerrorname_np(errno) : "0");
+	printf("fault: %s\n", getsockname(fd, nowhere(), &n) ? strerrorname_np(errno) : "0");
 }
 
 static int listening = -1;
@@ -238,8 +245,8 @@ int main(int argc, char **argv)
 			printf("pipe: %s\n", setsockopt(p[0], SOL_SOCKET, SO_REUSEADDR, &v, sizeof v) ? strerrorname_np(errno) : "0");
 			printf("closed: %s\n", setsockopt(999, SOL_SOCKET, SO_REUSEADDR, &v, sizeof v) ? strerrorname_np(errno) : "0");
 			int fd = tcp();
-			printf("fault: %s\n", setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, (void *)16, 4) ? strerrorname_np(errno) : "0");
-			printf("fault: %s\n", getsockname(fd, (struct sockaddr *)16, (socklen_t *)&v) ? strerrorname_np(errno) : "0");
+			printf("fault: %s\n", setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, nowhere(), 4) ? strerrorname_np(errno) : "0");
+			printf("fault: %s\n", getsockname(fd, nowhere(), (socklen_t *)&v) ? strerrorname_np(errno) : "0");
 		}
 	}
 	return 0;
