@@ -193,7 +193,7 @@ func (s *Socket) closedByProgram() {
 	}
 	if listen != nil {
 		listen.close()
-		if !s.b.isFrozen() {
+		if !s.sess.kept.frozen() {
 			hold.mu.Lock()
 			hold.unlisten()
 			hold.mu.Unlock()
