@@ -210,6 +210,24 @@ func (b *Broker) AwaitNoSessions(ctx context.Context) {
 	}
 }
 
+// AwaitPrograms returns when no session has a program that is known to run.
+func (b *Broker) AwaitPrograms() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for {
+		running := 0
+		for _, s := range b.sessions {
+			if !s.alone {
+				running++
+			}
+		}
+		if running == 0 {
+			return
+		}
+		b.changed.Wait()
+	}
+}
+
 // AwaitSessions returns when no session is served.
 func (b *Broker) AwaitSessions() {
 	b.mu.Lock()

@@ -35,6 +35,7 @@ type Session struct {
 	settled     bool // calls are in the ledger, too
 
 	source source
+	alone  bool          // its programs have ended, as far as is known; guarded by b.mu
 	ended  chan struct{} // closed when it is served no more
 	keptBy *storing      // nil: nobody keeps it
 	kept   *kept         // nil: it ends with this broker
