@@ -74,7 +74,8 @@ type Broker struct {
 	oracle     oracle
 	tripwires  tripwires
 	ledger     ledger
-	storing    *storing // nil: nothing is kept
+	storing    *storing   // of all sessions but those with a keeper; nil: there is none
+	adopting   sync.Mutex // held while what another broker left is taken over
 	young      young
 	checks     checks
 	directs    directs
@@ -135,8 +136,8 @@ func New(c Config) (*Broker, error) {
 // run get resets, and ENOSYS from what is trapped; with a Keeper their calls
 // wait for the next broker.
 func (b *Broker) Close() error {
-	if b.storing != nil {
-		b.storing.freeze()
+	for s := range b.storings() {
+		s.freeze()
 	}
 	b.stop()
 	b.closeFronts()
@@ -205,6 +206,24 @@ func (b *Broker) AwaitNoSessions(ctx context.Context) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for len(b.sessions) > 0 && ctx.Err() == nil {
+		b.changed.Wait()
+	}
+}
+
+// AwaitPrograms returns when no session has a program that is known to run.
+func (b *Broker) AwaitPrograms() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for {
+		running := 0
+		for _, s := range b.sessions {
+			if !s.alone {
+				running++
+			}
+		}
+		if running == 0 {
+			return
+		}
 		b.changed.Wait()
 	}
 }

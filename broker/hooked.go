@@ -116,6 +116,12 @@ func (b *Broker) newHooked(g *hook.Guest, uid uint32) (*Session, error) {
 	s := &Session{name: g.Name, asked: asked, match: g.Match, seesSetns: true, uid: uid, source: h}
 	if h.door != nil {
 		h.Linger = lingerHooked
+		h.Alone = func() {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			s.alone = true
+			b.changed.Broadcast()
+		}
 		h.Idle = func() bool { return !b.hasSocketsOf(s) }
 	}
 	b.register(s)

@@ -79,6 +79,5 @@ const char *pq_error(long error); /* of a few errnos, negative or not */
 void pq_refusal(const char *why); /* what pq_error says of EPROTO from now on */
 
 void pq_copy(void *to, const void *from, size_t n);
-void pq_zero(void *to, size_t n);
 
 #endif

@@ -13,14 +13,6 @@ void pq_copy(void *to, const void *from, size_t n)
 		*t++ = *f++;
 }
 
-void pq_zero(void *to, size_t n)
-{
-	char *t = to;
-
-	while (n--)
-		*t++ = 0;
-}
-
 static char *append(char *to, const char *end, const char *text)
 {
 	while (*text && to < end)

@@ -93,8 +93,9 @@ const lingerMost = 15 * time.Minute
 // delivered. From the tree's end on nothing is written to its terminal: a pipe
 // there must end with the program.
 func (r *running) serveOut(out *quietable) {
-	r.broker.AwaitSessions()
+	r.broker.AwaitPrograms()
 	out.quiet()
+	r.broker.AwaitSessions() // which for the hook library's is a little later
 	ctx, cancel := context.WithTimeout(context.Background(), lingerMost)
 	defer cancel()
 	r.broker.AwaitRelays(ctx)

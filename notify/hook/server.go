@@ -15,6 +15,8 @@ type Server struct {
 	// Linger is how long it stays when no process is left: one that left its
 	// parent may come in yet.
 	Linger time.Duration
+	// Alone, if set, is called when no process is left, on the serving thread.
+	Alone func()
 	// Idle is asked, when no process is left, whether nothing is left of them;
 	// nil for yes. It runs on the serving thread.
 	Idle func() bool
@@ -298,6 +300,9 @@ func (s *Server) forget(p *process) {
 	}
 	if len(s.processes) == 0 {
 		s.alone = time.Now()
+		if s.Alone != nil {
+			s.Alone()
+		}
 	}
 }
 

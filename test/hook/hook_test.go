@@ -178,6 +178,30 @@ func TestPrivateBroker(t *testing.T) {
 	})
 }
 
+// Who reads the program's output to its end does not wait for the private broker,
+// which stays a little longer.
+func TestPrivateBrokerLetsGo(t *testing.T) {
+	for range 10 { // a machine that is busy may take as long as it stays
+		dir := t.TempDir()
+		argv := launch("--broker", filepath.Join(dir, "none"), "--", program, "socket")
+		cmd := exec.Command(argv[0], argv[1:]...)
+		cmd.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+dir, "POEMQ_STATE_DIR="+dir)
+		if out, err := cmd.CombinedOutput(); err != nil || string(out) != "socket: carried\n" {
+			t.Fatalf("%v: %s", err, out)
+		}
+		left := func() []string {
+			doors, _ := filepath.Glob(filepath.Join(dir, "poemq-door-*"))
+			return doors
+		}
+		there := len(left())
+		await(t, "the private broker's socket goes", func() bool { return len(left()) == 0 })
+		if there == 1 {
+			return
+		}
+	}
+	t.Error("the output of the program ended only when its private broker did")
+}
+
 // What the dynamic loader takes no library into is told before it runs.
 func TestRefusedPrograms(t *testing.T) {
 	dir := t.TempDir()
