@@ -45,7 +45,12 @@ type leftSocket struct {
 // Adopt goes on with the sessions that left tells of, whose descriptors it
 // takes over. What cannot be gone on with is let go of, and logged. To be
 // called before any session comes.
-func (b *Broker) Adopt(left []Left) (sessions int) {
+func (b *Broker) Adopt(left []Left) (sessions int) { return b.adoptFrom(left, b.storing) }
+
+// adoptFrom is Adopt of what store keeps.
+func (b *Broker) adoptFrom(left []Left, store *storing) (sessions int) {
+	b.adopting.Lock()
+	defer b.adopting.Unlock()
 	estates := make(map[string]*estate)
 	udp := make(map[string][]leftSocket) // by session
 	for _, one := range left {
@@ -63,9 +68,11 @@ func (b *Broker) Adopt(left []Left) (sessions int) {
 		}
 	}
 	var begun []*Session
+	b.points.mu.Lock()
 	b.points.left = make(map[pointKey]leftSocket)
+	b.points.mu.Unlock()
 	for id, e := range estates {
-		s, err := b.adopt(e, udp[id])
+		s, err := b.adopt(e, udp[id], store)
 		if err != nil {
 			b.log.Error("a session of the broker before cannot be gone on with", "session", id, "error", err)
 			e.close()
@@ -119,8 +126,8 @@ func (e *estate) close() {
 }
 
 // adopt makes a session of e, which is not served yet.
-func (b *Broker) adopt(e *estate, udp []leftSocket) (*Session, error) {
-	k := newKept(e.id, b.storing, nil, b.log)
+func (b *Broker) adopt(e *estate, udp []leftSocket, store *storing) (*Session, error) {
+	k := newKept(e.id, store, nil, b.log)
 	for _, name := range e.names {
 		k.names[name] = struct{}{}
 	}
@@ -129,7 +136,7 @@ func (b *Broker) adopt(e *estate, udp []leftSocket) (*Session, error) {
 			unix.Close(one.fd)
 		}
 		for _, name := range e.names {
-			b.storing.remove(name)
+			store.remove(name)
 		}
 		return nil, err
 	}
@@ -154,7 +161,7 @@ func (b *Broker) adopt(e *estate, udp []leftSocket) (*Session, error) {
 	}
 	s := &Session{
 		name: head.Name, asked: asked, match: head.Match, seesSetns: head.SeesSetns, uid: head.UID,
-		source: filtered{l}, kept: k, caught: journal.calls(),
+		source: filtered{l}, keptBy: store, kept: k, caught: journal.calls(),
 	}
 	b.register(s)
 	k.log = s.log
@@ -167,6 +174,8 @@ func (b *Broker) adopt(e *estate, udp []leftSocket) (*Session, error) {
 
 // leaveUDP has listening sockets find theirs.
 func (b *Broker) leaveUDP(udp []leftSocket, k *kept) {
+	b.points.mu.Lock()
+	defer b.points.mu.Unlock()
 	for _, one := range udp {
 		one.kept = k
 		parts := strings.Split(one.name, ".") // SESSION.udp.NETNS.NUMBER
@@ -479,6 +488,8 @@ func (s *Session) release() {
 	}
 	again, interrupted := s.source.(filtered).Release(s.caught)
 	s.caught = nil
-	s.kept.journal.forgetCalls()
+	if s.kept != nil {
+		s.kept.journal.forgetCalls()
+	}
 	s.log.Info("calls that the broker before had begun", "made_again", again, "interrupted", interrupted)
 }

@@ -74,7 +74,8 @@ type Broker struct {
 	oracle     oracle
 	tripwires  tripwires
 	ledger     ledger
-	storing    *storing // nil: nothing is kept
+	storing    *storing   // of all sessions but those with a keeper; nil: there is none
+	adopting   sync.Mutex // held while what another broker left is taken over
 	young      young
 	checks     checks
 	directs    directs
@@ -135,8 +136,8 @@ func New(c Config) (*Broker, error) {
 // run get resets, and ENOSYS from what is trapped; with a Keeper their calls
 // wait for the next broker.
 func (b *Broker) Close() error {
-	if b.storing != nil {
-		b.storing.freeze()
+	for s := range b.storings() {
+		s.freeze()
 	}
 	b.stop()
 	b.closeFronts()

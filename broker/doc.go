@@ -40,7 +40,8 @@
 //	tripwire.go  what is left unread so that a lost broker is an error
 //	ended.go     a socket between its connection's end and its closing
 //	keep.go      what outlives the broker: kept descriptors, journal.go the state
-//	             of sockets (record.go); adopt.go what the next broker does with it
+//	             of sockets (record.go); adopt.go what the next broker does with it;
+//	             keeper.go the keeper that poemq-launch leaves
 //	front.go     [[expose]], for servers outside poemq; forward.go [[forward]];
 //	             pump.go the bytes of both
 //

@@ -52,6 +52,18 @@ func (b *Broker) Admit(c *net.UnixConn, allow func(Peer) error) error {
 		b.log.Warn("handover refused", "error", err, "pid", cred.PID, "uid", cred.UID)
 		return err
 	}
+	if h.Meta.Version > 0 && h.Meta.Keeper {
+		err := b.allowed(cred, h, allow)
+		if err == nil {
+			err = b.admitKept(c, h, cred)
+		} else {
+			_ = handover.Reply(c, err) // it is logged
+		}
+		if err != nil {
+			b.log.Warn("handover of a keeper refused", "error", err, "pid", cred.PID, "uid", cred.UID)
+		}
+		return err
+	}
 	s, err := b.begin(h, cred, allow)
 	if err != nil {
 		b.log.Warn("handover refused", "error", err, "pid", cred.PID, "uid", cred.UID)
@@ -69,12 +81,21 @@ func (b *Broker) Admit(c *net.UnixConn, allow func(Peer) error) error {
 	return nil
 }
 
+// allowed asks allow, and closes the listener if it says no.
+func (b *Broker) allowed(p Peer, h *handover.Handover, allow func(Peer) error) error {
+	if allow == nil {
+		return nil
+	}
+	err := allow(p)
+	if err != nil {
+		unix.Close(h.Listener)
+	}
+	return err
+}
+
 func (b *Broker) begin(h *handover.Handover, p Peer, allow func(Peer) error) (*Session, error) {
-	if allow != nil {
-		if err := allow(p); err != nil {
-			unix.Close(h.Listener)
-			return nil, err
-		}
+	if err := b.allowed(p, h, allow); err != nil {
+		return nil, err
 	}
 	if err := reach(h, p); err != nil {
 		unix.Close(h.Listener)

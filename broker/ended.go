@@ -59,13 +59,13 @@ func (r *relay) gone() bool {
 	if !addfd.HungUp(r.fd) {
 		return false
 	}
-	closed, err := addfd.Closed(r.fd)
-	if err == nil {
-		return closed
-	}
 	r.mu.Lock()
 	sock := r.sock
 	r.mu.Unlock()
+	closed, err := r.closed(sock)
+	if err == nil {
+		return closed
+	}
 	if sock == nil {
 		return true
 	}
@@ -75,6 +75,15 @@ func (r *relay) gone() bool {
 	}
 	unix.Close(fd)
 	return false
+}
+
+// closed is addfd.Closed of an end that is HungUp, whose other end is sock's. The
+// kernel is only asked where it can be otherwise: it looks through all sockets.
+func (r *relay) closed(sock *Socket) (bool, error) {
+	if sock != nil && !sock.shutdown.Load() {
+		return true, nil
+	}
+	return addfd.Closed(r.fd)
 }
 
 // refuse answers data for a program's socket that was shut down for both

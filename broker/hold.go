@@ -51,15 +51,39 @@ func (b *Broker) holdPort(sock *Socket, ns *netns.NS, sa []byte, uid uint32) (*p
 	reuse := sock.reuseAddr()
 	for try := 0; ; try++ {
 		h, errno := b.tryHold(sock, ns, sa, uid)
-		if errno != 0 || h.local.Port() == 0 || b.ports.hold(h.ns, h.local, reuse, sock.reusePort(), uid) {
+		if errno != 0 || h.local.Port() == 0 {
 			return h, errno
 		}
-		// A connection that the kernel does not know has the port.
+		// The kernel knows neither what QUIC needs nor our connections.
+		free := !h.chosen || try == bindTries || udpFree(ns, h.local)
+		if free && b.ports.hold(h.ns, h.local, reuse, sock.reusePort(), uid) {
+			return h, 0
+		}
 		unix.Close(h.fd)
 		if requestedPort(sa) != 0 || try == bindTries {
 			return nil, unix.EADDRINUSE
 		}
 	}
+}
+
+// udpFree reports that a port which the kernel chose for TCP is nobody's in UDP:
+// a program that asks for any port means one that can be served.
+func udpFree(ns *netns.NS, local netip.AddrPort) bool {
+	domain := unix.AF_INET
+	if local.Addr().Is6() {
+		domain = unix.AF_INET6
+	}
+	return ns.Do(func() error {
+		fd, err := unix.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return nil // not what is asked here
+		}
+		defer unix.Close(fd)
+		if errno := rawBind(fd, encodeSockaddr(local, domain)); errno == unix.EADDRINUSE {
+			return errno
+		}
+		return nil
+	}) == nil
 }
 
 // bindTries is how often the kernel is asked for another port.

@@ -70,9 +70,9 @@ func newJournal(h journalHead) (*journal, error) {
 	if len(head) > topAt-4 {
 		return nil, fmt.Errorf("the session's head has %d octets, %d is the most", len(head), topAt-4)
 	}
-	fd, err := unix.MemfdCreate("poemq-journal", unix.MFD_CLOEXEC|unix.MFD_NOEXEC_SEAL)
+	fd, err := unix.MemfdCreate("poemq-journal", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_NOEXEC_SEAL)
 	if errors.Is(err, unix.EINVAL) { // before Linux 6.3
-		fd, err = unix.MemfdCreate("poemq-journal", unix.MFD_CLOEXEC)
+		fd, err = unix.MemfdCreate("poemq-journal", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("memfd_create: %w", err)
@@ -80,6 +80,10 @@ func newJournal(h journalHead) (*journal, error) {
 	if err := unix.Ftruncate(fd, journalSize); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("ftruncate: %w", err)
+	}
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("seal the journal: %w", err)
 	}
 	j, err := mapJournal(fd)
 	if err != nil {
@@ -97,6 +101,11 @@ func openJournal(fd int) (*journal, journalHead, error) {
 	if err := unix.Fstat(fd, &st); err != nil || st.Size != journalSize {
 		unix.Close(fd)
 		return nil, h, fmt.Errorf("a journal of %d octets, want %d: that of another version", st.Size, journalSize)
+	}
+	// One that somebody could cut would kill us (SIGBUS).
+	if seals, err := unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0); err != nil || seals&unix.F_SEAL_SHRINK == 0 {
+		unix.Close(fd)
+		return nil, h, errors.New("a journal that is not sealed")
 	}
 	j, err := mapJournal(fd)
 	if err != nil {

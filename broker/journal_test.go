@@ -133,3 +133,23 @@ func FuzzRecord(f *testing.F) {
 		}
 	})
 }
+
+// BenchmarkJournal is what a socket call costs more where sessions are kept: the
+// call is noted, and the socket's record written anew.
+func BenchmarkJournal(b *testing.B) {
+	j, err := newJournal(journalHead{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer j.close()
+	slot, _ := j.take()
+	r := record{
+		local: netip.MustParseAddrPort("127.0.0.1:1"), remote: netip.MustParseAddrPort("127.0.0.1:2"),
+		opts: []option{{unix.IPPROTO_TCP, unix.TCP_NODELAY, []byte{1, 0, 0, 0}}},
+	}
+	var buf [halfSize]byte
+	for i := range uint64(b.N) {
+		j.putCall(0, notify.Caught{ID: i, TID: 1})
+		j.put(slot, r.append(buf[:0]))
+	}
+}

@@ -103,10 +103,28 @@ func (s *storing) remove(name string) {
 
 // settle returns when what was removed is gone.
 func (b *Broker) settle() {
-	s := b.storing
-	if s == nil {
-		return
+	for s := range b.storings() {
+		s.settle()
 	}
+}
+
+// storings are all that keep something: that of all sessions, and sessions' own.
+func (b *Broker) storings() map[*storing]struct{} {
+	all := make(map[*storing]struct{})
+	if b.storing != nil {
+		all[b.storing] = struct{}{}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, s := range b.sessions {
+		if s.keptBy != nil {
+			all[s.keptBy] = struct{}{}
+		}
+	}
+	return all
+}
+
+func (s *storing) settle() {
 	s.mu.Lock()
 	unsynced := s.unsynced
 	s.unsynced = false
@@ -122,8 +140,8 @@ func (b *Broker) settle() {
 	}
 }
 
-// isFrozen tells that the next broker takes over: what it needs stays as it is.
-func (b *Broker) isFrozen() bool { return b.storing != nil && b.storing.isFrozen() }
+// frozen tells that the next broker takes over: what it needs stays as it is.
+func (k *kept) frozen() bool { return k != nil && k.store.isFrozen() }
 
 // add is called with s.mu held.
 func (s *storing) add(op storeOp) {
@@ -257,6 +275,10 @@ func (k *kept) end() {
 		k.store.remove(name)
 	}
 	k.journal.close()
+	if c, own := k.store.k.(*connKeeper); own {
+		k.store.freeze() // all is said
+		c.close()
+	}
 }
 
 // received notes the call that is handled now.

@@ -473,7 +473,7 @@ func (r *relay) hungUp() bool {
 	if r.done || r.aborted || !addfd.HungUp(r.fd) {
 		return r.done
 	}
-	closed, err := addfd.Closed(r.fd)
+	closed, err := r.closed(r.sock)
 	return err == nil && closed
 }
 

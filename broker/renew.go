@@ -140,7 +140,7 @@ func (b *Broker) moveName(from, to *Socket) {
 	dialed := hold.dialed
 	hold.dialed = false
 	hold.mu.Unlock()
-	if dialed && !from.b.isFrozen() {
+	if dialed && !from.sess.kept.frozen() {
 		defer hold.keptBy(to.sess.kept) // it was not while there was a connection
 	}
 	if dialed {

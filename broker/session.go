@@ -37,6 +37,7 @@ type Session struct {
 	source source
 	alone  bool          // its programs have ended, as far as is known; guarded by b.mu
 	ended  chan struct{} // closed when it is served no more
+	keptBy *storing      // nil: nobody keeps it
 	kept   *kept         // nil: it ends with this broker
 	// caught are calls that another broker received and did not answer.
 	caught []notify.Caught
@@ -103,8 +104,11 @@ func (b *Broker) register(s *Session) {
 		s.match = defaultMatch
 	}
 	s.log = b.log.With("session", s.ID, "program", s.name)
-	if from, ok := s.source.(filtered); ok && b.storing != nil && s.kept == nil {
-		if err := s.keep(from, b.storing); err != nil {
+	if s.keptBy == nil {
+		s.keptBy = b.storing
+	}
+	if from, ok := s.source.(filtered); ok && s.keptBy != nil && s.kept == nil {
+		if err := s.keep(from, s.keptBy); err != nil {
 			s.log.Warn("a restart will end this session", "error", err)
 		}
 	}
@@ -133,7 +137,7 @@ func (s *Session) Serve() error {
 // dropWaiters is for calls of tasks that are gone: whoever waited in accept keeps
 // its port no longer. After a Close the next broker sees to them.
 func (s *Session) dropWaiters() {
-	if s.b.isFrozen() {
+	if s.kept.frozen() {
 		return
 	}
 	for _, w := range s.stale {

@@ -9,6 +9,7 @@ func (s *Session) shutdown(r Request, sock *Socket, c *copyFd) {
 		s.fail(r, unix.EINVAL)
 		return
 	}
+	sock.shutdown.Store(true) // before it shows at the other end
 	sock.mu.Lock()
 	state, relay := sock.state, sock.relay
 	sock.mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/poemq/poemq/addfd"
@@ -28,6 +29,10 @@ type Socket struct {
 	// direct is that the kernel carries the bytes: the other end is a program's,
 	// too. Guarded by mu.
 	direct bool
+
+	// shutdown is that a program has called, or may have called, shutdown(2) on it.
+	// If none has, an end without a living other end says that it is closed.
+	shutdown atomic.Bool
 
 	mu    sync.Mutex // guards what follows
 	state state
@@ -193,7 +198,7 @@ func (s *Socket) closedByProgram() {
 	}
 	if listen != nil {
 		listen.close()
-		if !s.b.isFrozen() {
+		if !s.sess.kept.frozen() {
 			hold.mu.Lock()
 			hold.unlisten()
 			hold.mu.Unlock()

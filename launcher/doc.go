@@ -70,6 +70,13 @@
 // by themselves, and name it as their tracer. --via auto has a child try whether
 // there can be a listener (probe.c).
 //
+// # The keeper
+//
+// With --keeper another process of this program stands between the launcher and
+// the broker, made as the private broker is. It hands over in the launcher's
+// place, keeps what the broker wants kept, and hands that over to the next broker
+// (keeper.go). It ends with the last task under the filter.
+//
 // # What it never does
 //
 // It does not know QUIC, parses no traffic, links no broker (a test holds it to

@@ -82,6 +82,10 @@ type metadata struct {
 	Match [][3]uint32 `json:"match"`
 	NetNS bool        `json:"netns"` // the filter traps what changes the network namespace
 	Cmd   string      `json:"cmd"`
+	// Keeper is that whoever hands over stays to keep the session for the next
+	// broker; Kept is how many descriptors it has for this one.
+	Keeper bool `json:"keeper,omitempty"`
+	Kept   int  `json:"kept,omitempty"`
 }
 
 // state makes the message of an OCI seccomp agent (runtime-spec,

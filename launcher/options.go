@@ -42,6 +42,12 @@ type Options struct {
 	Zpoline         string // path of the loader for ViaZpoline; empty means to look for ours
 	EmbeddedMode    string // inplace or chain; empty means as the machine demands (for tests)
 
+	// Keeper has a process stay that keeps the session when the broker ends, for
+	// the next one at the same path. KeepFD makes this process one: its end of
+	// the launcher's connection (-1: it is none).
+	Keeper bool
+	KeepFD int
+
 	// The inner launcher of a chain is told by its poemqd where the broker is
 	// (an inherited descriptor; -1 means none) and by the outer launcher what
 	// the program shall inherit.

@@ -13,6 +13,9 @@ import (
 // outer launcher of a chain, with the program's exit status.
 func Run(o Options) (int, error) {
 	runtime.LockOSThread() // the filter is on this thread, which execs
+	if o.KeepFD >= 0 {
+		return 0, keep(o.Broker, o.KeepFD)
+	}
 	if err := o.check(); err != nil {
 		return 0, err
 	}
@@ -48,6 +51,11 @@ func Run(o Options) (int, error) {
 	}
 	if err != nil {
 		return 0, err
+	}
+	if o.Keeper {
+		if conn, err = startKeeper(o.Broker, conn, cmd.env, in); err != nil {
+			return 0, err
+		}
 	}
 	return 0, launch(o, cmd, in, conn)
 }

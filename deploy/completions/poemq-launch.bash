@@ -2,7 +2,7 @@
 _poemq_launch()
 {
 	local i cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}
-	local with_value='--broker --match --on-broker-missing --poemqd --quic --via --zpoline-loader'
+	local with_value='--argv0 --broker --match --on-broker-missing --poemqd --quic --via --zpoline-loader'
 	COMPREPLY=()
 	# Behind the first word that is neither a flag nor a flag's value, and behind
 	# --, all is the command's.
@@ -23,7 +23,7 @@ _poemq_launch()
 	--match) mapfile -t COMPREPLY < <(compgen -W 'inet,stream,tcp inet6,stream,tcp' -- "$cur") && return ;;
 	esac
 	if [[ $cur == -* ]]; then
-		mapfile -t COMPREPLY < <(compgen -W "$with_value --help --version --" -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W "$with_value --keeper --help --version --" -- "$cur")
 	else
 		mapfile -t COMPREPLY < <(compgen -c -- "$cur")
 	fi

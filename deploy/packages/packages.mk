@@ -3,7 +3,9 @@
 PREFIX  ?= /usr/local
 DESTDIR ?=
 PAGES   := dist/man
-# libseccomp for arm64, fetched once; nothing is installed for it.
+# libseccomp for arm64, fetched once; nothing is installed for it. That it is in
+# CGO_LDFLAGS too has Go build anew when it is elsewhere: what pkg-config says is
+# not part of its cache's keys.
 ARM64_ROOT = $(shell scripts/arm64-tree.sh libseccomp2 libseccomp-dev)
 
 .PHONY: deps-man deps-packages man install build-arm64 nfpm packages test-man test-packages
@@ -23,7 +25,7 @@ install: man
 build-arm64: deps-packages
 	GOARCH=arm64 CGO_ENABLED=0 $(GOBUILD) -ldflags '$(LDFLAGS)' -o dist/arm64/poemqd ./cmd/poemqd
 	GOARCH=arm64 CGO_ENABLED=0 $(GOBUILD) -ldflags '$(LDFLAGS)' -o dist/arm64/poemqctl ./cmd/poemqctl
-	GOARCH=arm64 CGO_ENABLED=1 CC=aarch64-linux-gnu-gcc \
+	GOARCH=arm64 CGO_ENABLED=1 CC=aarch64-linux-gnu-gcc CGO_LDFLAGS="-O2 -g -L$(ARM64_ROOT)/usr/lib/aarch64-linux-gnu" \
 	  PKG_CONFIG_SYSROOT_DIR=$(ARM64_ROOT) PKG_CONFIG_LIBDIR=$(ARM64_ROOT)/usr/lib/aarch64-linux-gnu/pkgconfig \
 	  $(GOBUILD) -tags netgo,osusergo \
 	  -ldflags '$(LDFLAGS) -linkmode external -extldflags -static' -o dist/arm64/poemq-launch ./cmd/poemq-launch

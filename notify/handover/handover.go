@@ -45,6 +45,11 @@ type Metadata struct {
 	NetNS bool `json:"netns,omitempty"`
 	// Cmd names the program in logs.
 	Cmd string `json:"cmd,omitempty"`
+	// Keeper is that the sender stays to keep the session for the next broker,
+	// and Kept how many descriptors it brings behind the answer, of the broker
+	// before.
+	Keeper bool `json:"keeper,omitempty"`
+	Kept   int  `json:"kept,omitempty"`
 }
 
 // Handover is one session's beginning.
@@ -184,11 +189,17 @@ type Answer struct {
 	Version int    `json:"poemq"`
 	OK      bool   `json:"ok,omitempty"`
 	Error   string `json:"error,omitempty"`
+	Kept    bool   `json:"kept,omitempty"` // a keeper is not needed
 }
 
 // Reply answers a handover on c; refused is nil for yes.
-func Reply(c *net.UnixConn, refused error) error {
-	a := Answer{Version: 1, OK: refused == nil}
+func Reply(c *net.UnixConn, refused error) error { return reply(c, refused, false) }
+
+// ReplyKept says yes to a keeper that is not needed.
+func ReplyKept(c *net.UnixConn) error { return reply(c, nil, true) }
+
+func reply(c *net.UnixConn, refused error, kept bool) error {
+	a := Answer{Version: 1, OK: refused == nil, Kept: kept}
 	if refused != nil {
 		a.Error = refused.Error()
 	}

@@ -2,6 +2,7 @@ package faults
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -21,6 +22,17 @@ type host struct {
 	*rig.Rig
 	store  *rig.Store
 	broker *rig.Broker
+	keeper bool   // programs leave one
+	user   string // programs are this one's; "": ours
+}
+
+// flags are poemq-launch's.
+func (h *host) flags() []string {
+	f := []string{"--quic", "require", "--on-broker-missing", "fail"}
+	if h.keeper {
+		f = append(f, "--keeper")
+	}
+	return f
 }
 
 func newHost(t *testing.T, programs ...string) *host {
@@ -52,7 +64,7 @@ func (h *host) server(how string) (*rig.Proc, int) {
 	h.Helper()
 	port := h.FreePort()
 	c := h.Command("python3", script("server.py"), how, port)
-	c.Broker, c.Flags = h.broker, []string{"--quic", "require", "--on-broker-missing", "fail"}
+	c.Broker, c.Flags, c.User = h.broker, h.flags(), h.user
 	p := c.Start()
 	p.Says("listening")
 	return p, port
@@ -68,7 +80,7 @@ type client struct {
 func (h *host) client() *client {
 	h.Helper()
 	c := h.Command("python3", "-u", script("client.py"))
-	c.Broker, c.Told, c.Flags = h.broker, true, []string{"--quic", "require", "--on-broker-missing", "fail"}
+	c.Broker, c.Told, c.Flags, c.User = h.broker, true, h.flags(), h.user
 	p := c.Start()
 	p.Says("ready")
 	return &client{Proc: p, h: h}
@@ -190,4 +202,83 @@ func TestKillToFirstConnection(t *testing.T) {
 	if n := strings.Count(server.Stdout(), "accepted"); n != rounds {
 		t.Errorf("the server accepted %d connections, want %d", n, rounds)
 	}
+}
+
+// TestKeeper: without systemd, programs that were launched with --keeper go on
+// under the next broker.
+func TestKeeper(t *testing.T) {
+	if rig.Native() {
+		t.Skip("there is no broker in a native run")
+	}
+	r := rig.New(t, "python3")
+	h := &host{Rig: r, broker: r.StartBroker("plain"), keeper: true}
+	server, port := h.server("blocking")
+	c := h.client()
+	c.must("ok", "socket fresh")
+	for range 3 {
+		c.must("ok", "socket open")
+		c.must("ok", "connect open %d", port)
+		c.must("hello", "echo open hello")
+		h.broker.Signal(syscall.SIGKILL)
+		h.broker.Wait(soon)
+		c.tell("connect fresh %d", port) // waits for the next
+		h.broker = r.StartBroker("plain")
+		if got := c.heard(); got != "ok" {
+			t.Errorf("a connect while there was no broker: %s", got)
+		}
+		c.must("again", "echo fresh again")
+		if got := c.do("recv open"); got != "ECONNRESET" {
+			t.Errorf("a connection of the broker before reads %s", got)
+		}
+		c.must("ok", "close open")
+		c.must("ok", "close fresh")
+		c.must("ok", "socket fresh")
+	}
+	if n := strings.Count(server.Stdout(), "accepted"); n != 6 {
+		t.Errorf("the server accepted %d connections, want 6", n)
+	}
+	server.Stop()
+	c.Stop()
+	h.idle(soon)
+}
+
+// TestKeeperOfAnotherUser: what another user's keeper says of sockets the broker
+// does not believe. The programs go on with new ones, and no call hangs.
+func TestKeeperOfAnotherUser(t *testing.T) {
+	if rig.Native() {
+		t.Skip("there is no broker in a native run")
+	}
+	if rig.Owner("nobody") == "" {
+		t.Skip("needs root, and a user nobody")
+	}
+	r := rig.New(t, "python3")
+	start := func() *rig.Broker {
+		b := r.StartBroker("plain")
+		if err := os.Chown(filepath.Join(b.Dir(), "broker.sock"), 0, rig.Group("nobody")); err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	h := &host{Rig: r, broker: start(), keeper: true, user: "nobody"}
+	_, port := h.server("blocking")
+	c := h.client()
+	c.must("ok", "socket open")
+	c.must("ok", "connect open %d", port)
+	c.must("hello", "echo open hello")
+	c.must("ok", "socket old")
+	h.broker.Signal(syscall.SIGKILL)
+	h.broker.Wait(soon)
+	c.tell("socket late")
+	h.broker = start()
+	c.heard() // in whatever way
+	if got := c.do("recv open"); got != "ECONNRESET" {
+		t.Errorf("a connection of the broker before reads %s", got)
+	}
+	if got := c.do("connect old %d", port); got == "ok" {
+		t.Error("a socket that only its user vouches for was believed in")
+	}
+	_, other := h.server("epoll")
+	c.must("ok", "socket new")
+	c.must("ok", "connect new %d", other)
+	c.must("hello", "echo new hello")
 }

@@ -308,6 +308,19 @@ func Owner(name string) string {
 	return name
 }
 
+// Group is the number of the named user's group, -1 when there is no such user.
+func Group(name string) int {
+	u, err := user.Lookup(name)
+	if err != nil {
+		return -1
+	}
+	gid, err := strconv.Atoi(u.Gid)
+	if err != nil {
+		return -1
+	}
+	return gid
+}
+
 func (r *Rig) ids(name string) (uid, gid uint32) {
 	r.Helper()
 	u, err := user.Lookup(name)
