@@ -66,6 +66,7 @@ func TestRepeated(t *testing.T) {
 			t.Errorf("%d times again, %d one each, %d other", count("msg=again"), count("one each"), count("other"))
 		}
 		time.Sleep(Window + time.Millisecond)
+		synctest.Wait()
 		if want := fmt.Sprintf("msg=again times_more=%d within=10s", 100-Burst); count(want) != 1 || count("times_more") != 1 {
 			t.Errorf("no %q in %s", want, out.String())
 		}
@@ -77,6 +78,7 @@ func TestRepeated(t *testing.T) {
 			t.Errorf("%d warnings, %d errors", w, e)
 		}
 		time.Sleep(Window + time.Millisecond)
+		synctest.Wait()
 	})
 }
 
@@ -93,6 +95,7 @@ func TestRecent(t *testing.T) {
 			t.Errorf("%d, %+v", len(all), all[0])
 		}
 		time.Sleep(Window + time.Millisecond)
+		synctest.Wait()
 	})
 }
 
