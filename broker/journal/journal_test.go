@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -49,11 +50,29 @@ func TestElsewhere(t *testing.T) {
 	}
 }
 
+// locked is a buffer that a timer's goroutine may write while it is read.
+type locked struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *locked) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *locked) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
 // TestRepeated floods the log with one warning, with lines of information and
 // another warning in between.
 func TestRepeated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var out bytes.Buffer
+		var out locked
 		j := New(&out, slog.LevelInfo, false)
 		log := slog.New(j)
 		for i := range 100 {
@@ -66,6 +85,7 @@ func TestRepeated(t *testing.T) {
 			t.Errorf("%d times again, %d one each, %d other", count("msg=again"), count("one each"), count("other"))
 		}
 		time.Sleep(Window + time.Millisecond)
+		synctest.Wait()
 		if want := fmt.Sprintf("msg=again times_more=%d within=10s", 100-Burst); count(want) != 1 || count("times_more") != 1 {
 			t.Errorf("no %q in %s", want, out.String())
 		}
@@ -77,6 +97,7 @@ func TestRepeated(t *testing.T) {
 			t.Errorf("%d warnings, %d errors", w, e)
 		}
 		time.Sleep(Window + time.Millisecond)
+		synctest.Wait()
 	})
 }
 
@@ -93,6 +114,7 @@ func TestRecent(t *testing.T) {
 			t.Errorf("%d, %+v", len(all), all[0])
 		}
 		time.Sleep(Window + time.Millisecond)
+		synctest.Wait()
 	})
 }
 

@@ -101,7 +101,7 @@ func TestFronts(t *testing.T) {
 			to = "%s"
 		`, dead, hostPort(l.server.v4, closed)))
 		here.reload(t, "configuration read again")
-		if n := strings.Count(here.stderr(), "front serves"); n != 2 || strings.Contains(here.stderr(), "front ends") {
+		if n := strings.Count(here.stderr(), "front serves"); n != 2 || strings.Contains(here.stderr(), `msg="front ends"`) {
 			t.Errorf("%d fronts were opened:\n%s", n, here.stderr())
 		}
 		curl := l.client.plain(t, tool("curl"), "-sS", "--noproxy", "*", "http://"+hostPort("127.0.0.1", dead)+"/")
