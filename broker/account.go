@@ -22,7 +22,7 @@ import (
 type account struct {
 	why   string                  // it is carried as it is; "" for one that was accepted. Set before start
 	sess  atomic.Pointer[Session] // whose it is; nil while it waits to be accepted
-	begun atomic.Int64            // Unix time in ns; 0 before start
+	begun atomic.Int64            // ns after loaded; 0 before start
 	sent  atomic.Uint64           // octets taken from our program
 	// Why it ended, the first word counts. A failure counts before the ends of
 	// file on the way to it.
@@ -70,9 +70,12 @@ func (a *account) reason() string {
 	return endOther
 }
 
+// loaded is what account.begun counts from: Unix time would jump with the clock.
+var loaded = time.Now()
+
 func (a *account) age(now time.Time) time.Duration {
 	if begun := a.begun.Load(); begun != 0 {
-		return now.Sub(time.Unix(0, begun))
+		return now.Sub(loaded.Add(time.Duration(begun)))
 	}
 	return 0
 }
@@ -139,7 +142,7 @@ func count[K comparable](m *map[K]uint64, k K) {
 
 // begins notes that r carries bytes from now on.
 func (l *ledger) begins(r *relay) {
-	r.begun.Store(time.Now().UnixNano())
+	r.begun.Store(int64(time.Since(loaded)))
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.living == nil {

@@ -36,7 +36,7 @@ type socket struct {
 	answered bool          // onPacket was called; only the reading goroutine uses it
 	pending  *trains       // not yet used up, or nil; the reading goroutine's
 	from     sender        // the reading goroutine's
-	lastRead atomic.Int64  // when the last packet was read, as time.Time.UnixNano
+	lastRead atomic.Int64  // when the last packet was read, in ns after loaded; 0: never
 	news     chan struct{} // holds one after packets were read
 	// onError is told each error, from the reading or a writing goroutine.
 	// It must not block.
@@ -244,8 +244,18 @@ func zoneIndex(zone string) (uint32, error) {
 	return uint32(i.Index), nil
 }
 
-// heard is when the last packet was read.
-func (s *socket) heard() time.Time { return time.Unix(0, s.lastRead.Load()) }
+// loaded is what lastRead counts from: a time that is kept as a number of its own
+// would be the wall clock's, and jump with it.
+var loaded = time.Now()
+
+// heard is when the last packet was read, by the monotonic clock; the zero time
+// before the first.
+func (s *socket) heard() time.Time {
+	if after := s.lastRead.Load(); after != 0 {
+		return loaded.Add(time.Duration(after))
+	}
+	return time.Time{}
+}
 
 // LocalAddr is where packets come from now.
 func (s *socket) LocalAddr() net.Addr { return s.cur.Load().LocalAddr() }
@@ -289,7 +299,7 @@ func (s *socket) cut(ms []ipv4.Message) (n int) {
 
 // tellRead is called when packets were read.
 func (s *socket) tellRead() {
-	s.lastRead.Store(time.Now().UnixNano())
+	s.lastRead.Store(int64(time.Since(loaded)))
 	select {
 	case s.news <- struct{}{}:
 	default:
