@@ -132,16 +132,45 @@ func (l *Listener) Serve(handle func(*Notification)) error {
 	if err != nil {
 		return err
 	}
-	var failed error
-	err = raw.Read(func(uintptr) (over bool) {
-		over, failed = l.receiveAll(handle)
-		return over
-	})
-	if errors.Is(err, os.ErrDeadlineExceeded) { // Stop
-		return nil
+	for {
+		over := false
+		var failed error
+		err := raw.Read(func(uintptr) bool {
+			over, failed = l.receiveAll(handle)
+			return over
+		})
+		switch {
+		case over:
+			return failed
+		case l.stopped.Load():
+			return nil
+		case errors.Is(err, os.ErrClosed):
+			return err
+		}
+		// The poller was told ERR, as receiveAll may be, and takes that for the
+		// file's end until something else happens to it.
+		if err := l.await(); err != nil {
+			return err
+		}
+		if over, failed = l.receiveAll(handle); over {
+			return failed
+		}
 	}
-	return errors.Join(failed, err)
 }
+
+// await returns when there may be something to receive, or after stopLook. It
+// waits without the poller.
+func (l *Listener) await() error {
+	p := []unix.PollFd{{Fd: int32(l.fd), Events: unix.POLLIN}}
+	_, err := unix.Poll(p, int(stopLook.Milliseconds()))
+	if err != nil && err != unix.EINTR {
+		return fmt.Errorf("poll listener: %w", err)
+	}
+	return nil
+}
+
+// stopLook is how long Stop may take where the poller cannot be used.
+const stopLook = 100 * time.Millisecond
 
 // receiveAll takes what is there. over: the last task is gone, or there is an
 // error.
@@ -153,11 +182,14 @@ func (l *Listener) receiveAll(handle func(*Notification)) (over bool, err error)
 			return true, fmt.Errorf("poll listener: %w", err)
 		}
 		// HUP can come with IN when the last task died while its call waited;
-		// RECV then has nothing and would block.
-		if p[0].Revents&(unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) != 0 {
+		// RECV then has nothing and would block. ERR alone says that a signal
+		// came while the kernel looked (seccomp_notify_poll): look again.
+		switch {
+		case p[0].Revents&(unix.POLLHUP|unix.POLLNVAL) != 0:
 			return true, nil
-		}
-		if p[0].Revents&unix.POLLIN == 0 {
+		case p[0].Revents&unix.POLLERR != 0:
+			continue
+		case p[0].Revents&unix.POLLIN == 0:
 			return false, nil
 		}
 		if err := l.receiveOne(handle); err != nil {
