@@ -33,15 +33,28 @@ type load struct {
 	echo         int // its port
 	web          int // nginx's; 0: it is not installed
 	redis        int // redis-server's; 0: it is not installed
+	ssh          *sshd
 	mu           sync.Mutex
 	done, failed int
+	by           map[string]int // conversations that went well, by program
+}
+
+// talker is a client in a conversation.
+type talker struct {
+	*rig.Proc
+	right func(stdout string) bool // what it says after all went well; nil: whatever
+}
+
+// well: the conversation came to its end, and that was the right one.
+func (t *talker) well() bool {
+	return t.ExitCode() == 0 && (t.right == nil || t.right(t.Stdout()))
 }
 
 // TestSoak mixes real servers, short clients, kills of programs and of the
 // broker itself. What the broker has at the end is what it had at the beginning.
 func TestSoak(t *testing.T) {
 	h := newHost(t, "python3")
-	l := &load{h: h}
+	l := &load{h: h, by: map[string]int{}}
 	_, l.echo = h.server("epoll")
 	if rig.Find("nginx") != "" && rig.Find("curl") != "" {
 		l.web = l.nginx()
@@ -49,11 +62,12 @@ func TestSoak(t *testing.T) {
 	if rig.Find("redis-server") != "" && rig.Find("redis-cli") != "" {
 		l.redis = l.redisServer()
 	}
-	t.Logf("nginx: %v, redis: %v", l.web != 0, l.redis != 0)
+	l.ssh = l.sshServer()
+	t.Logf("nginx: %v, redis: %v, ssh: %v", l.web != 0, l.redis != 0, l.ssh != nil)
 	l.round(nil) // everything has been used once
 	sessions := h.broker.Status().Sessions
 	h.quiet(sessions)
-	fds, goroutines, memory := h.broker.FDs(), h.broker.Status().Goroutines, h.broker.Memory()
+	fds, goroutines, memory := h.settled(), h.broker.Status().Goroutines, h.broker.Memory()
 
 	end := time.Now().Add(soakFor(t))
 	kills := 0
@@ -74,9 +88,12 @@ func TestSoak(t *testing.T) {
 		l.round(nil)
 	}
 	h.quiet(sessions)
-	t.Logf("%d conversations went well, %d met a kill; the broker was killed %d times", l.done, l.failed, kills)
+	t.Logf("%d conversations went well, %d met a kill; the broker was killed %d times; well went: %v", l.done, l.failed, kills, l.by)
 	t.Logf("descriptors %d, then %d; goroutines %d, then %d; memory %d KiB, then %d KiB",
-		fds, h.broker.FDs(), goroutines, h.broker.Status().Goroutines, memory>>10, h.broker.Memory()>>10)
+		fds, h.settled(), goroutines, h.broker.Status().Goroutines, memory>>10, h.broker.Memory()>>10)
+	if l.ssh != nil && l.by["ssh"] == 0 {
+		t.Error("no session of ssh went well")
+	}
 	if l.done < 10 {
 		t.Errorf("only %d conversations went well", l.done)
 	}
@@ -94,6 +111,22 @@ func (h *host) quiet(sessions int) {
 		s := h.broker.Status()
 		return s.Sessions <= sessions && s.Relays == 0
 	})
+}
+
+// settled counts the broker's descriptors when it has let go of those that it
+// keeps for tasks that were just there (notify.Targets, for up to two seconds).
+func (h *host) settled() (fds int) {
+	h.Helper()
+	const still = 3 * time.Second
+	fds = h.broker.FDs()
+	since := time.Now()
+	h.Eventually(soon, "descriptors that stay the same", func() bool {
+		if now := h.broker.FDs(); now != fds {
+			fds, since = now, time.Now()
+		}
+		return time.Since(since) > still
+	})
+	return fds
 }
 
 func (l *load) nginx() int {
@@ -122,11 +155,11 @@ func (l *load) redisServer() int {
 func (l *load) round(during func()) {
 	h := l.h
 	h.Helper()
-	var clients []*rig.Proc
+	var clients []*talker
 	start := func(args ...any) {
 		c := h.Command(args...)
 		c.Broker, c.Flags = h.broker, []string{"--quic", "require", "--on-broker-missing", "fail"}
-		clients = append(clients, c.Start())
+		clients = append(clients, &talker{Proc: c.Start()})
 	}
 	start("python3", script("talk.py"), l.echo, 20)
 	if l.web != 0 {
@@ -134,6 +167,9 @@ func (l *load) round(during func()) {
 	}
 	if l.redis != 0 {
 		start("redis-cli", "-p", l.redis, "-r", 50, "incr", "n")
+	}
+	if l.ssh != nil {
+		clients = append(clients, l.ssh.start())
 	}
 	victim := rand.IntN(3 * len(clients))
 	for i, c := range clients {
@@ -147,12 +183,20 @@ func (l *load) round(during func()) {
 	for i, c := range clients {
 		c.Wait(soon) // nothing hangs
 		l.mu.Lock()
-		if c.ExitCode() == 0 {
+		if c.well() {
 			l.done++
+			name, _, _ := strings.Cut(c.String(), " ")
+			l.by[name]++
 		} else {
 			l.failed++
 		}
 		l.mu.Unlock()
+		if c.ExitCode() == 0 && !c.well() { // a kill is no excuse
+			h.Errorf("%s ended well with what is wrong:\n%s", c, c.Stdout())
+		}
+		if c.ExitCode() != 0 && i != victim && c.Stderr() == "" {
+			h.Errorf("%s failed (%d) and does not say why:\n%s", c, c.ExitCode(), c.Stdout())
+		}
 		if c.ExitCode() != 0 && i != victim && during == nil {
 			h.Errorf("%s failed though nobody killed it:\n%s%s", c, strings.TrimSpace(c.Stdout()), c.Stderr())
 		}
