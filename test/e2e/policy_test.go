@@ -2,13 +2,11 @@ package e2e
 
 import (
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -36,17 +34,6 @@ func (b *broker) reload(t *testing.T, word string) {
 	eventually(t, 10*time.Second, fmt.Sprintf("poemqd logs %q", word), func() bool { return strings.Count(b.stderr(), word) > before })
 }
 
-// listens reports that a socket of the kernel's listens at addr, an address of IPv4
-// and port, with no broker's beside it (proc_net(5)).
-func listens(t *testing.T, addr string) bool {
-	t.Helper()
-	ap := netip.MustParseAddrPort(addr)
-	b := ap.Addr().As4()
-	at := fmt.Sprintf(" %08X:%04X 00000000:0000 0A ", binary.NativeEndian.Uint32(b[:]), ap.Port())
-	udp := strings.TrimSuffix(strings.TrimSuffix(at, "0A "), "00000000:0000 ")
-	return strings.Contains(readAll("/proc/net/tcp"), at) && !strings.Contains(readAll("/proc/net/udp"), udp)
-}
-
 // carriedBy runs one connection over port, served by b, with as before the
 // client, and tells what was seen on the wire.
 func (l *link) carriedBy(t *testing.T, b *broker, port int, as ...string) string {
@@ -58,7 +45,8 @@ func (l *link) carriedBy(t *testing.T, b *broker, port int, as ...string) string
 	server := l.server.start(t, input{}, program("gopeer"), "listen", addr, "blast", "1000")
 	eventually(t, 15*time.Second, fmt.Sprintf("port %d is served", port), func() bool {
 		// Where all is off, the socket is the kernel's, and the broker hears nothing.
-		return server.ended() || strings.Count(b.stderr(), line) > before || listens(t, addr)
+		return server.ended() || strings.Count(b.stderr(), line) > before ||
+			inTable(server.pid, "tcp", port, "0A") && !inTable(server.pid, "udp", port, "")
 	})
 	client := l.client.start(t, input{}, append(as, program("gopeer"), "connect", addr, "sink", "1000")...)
 	client.succeed(t, 20*time.Second)
