@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"maps"
 	"net/netip"
 	"sync"
 	"time"
@@ -22,8 +23,8 @@ import (
 // else goes the usual way. What differs from that way, docs/sockets.md tells.
 
 // dialDirect connects sock, of which c has a copy, to a listening socket of this
-// broker, and answers r. False: d has to go the usual way, and nothing has
-// happened.
+// broker, and answers r. False: d has to go the usual way; sock may have got an
+// anchor, which a bound one has, too.
 func (s *Session) dialDirect(r Request, sock *Socket, c *copyFd, d *dialState, blocking bool) bool {
 	if !s.b.direct || d.decision.Mode == policy.Off || d.decision.Identity != "" || d.decision.Framing == policy.FramingRaw {
 		return false
@@ -82,13 +83,22 @@ func (b *Broker) servedHere(ns *netns.NS, to netip.AddrPort) *listenState {
 			if p == nil || local.Addr().IsUnspecified() && !isLocal(ns, to.Addr()) {
 				continue
 			}
-			if l := p.pick(); l != nil {
-				<-l.ready // a moment at the most: listen(2) has begun
+			if l := p.pick(); l != nil && l.isReady() {
 				return l
 			}
 		}
 	}
 	return nil
+}
+
+// isReady reports that listen(2) is through.
+func (l *listenState) isReady() bool {
+	select {
+	case <-l.ready:
+		return true
+	default:
+		return false
+	}
 }
 
 // isLocal reports that a is an address of the namespace itself: that can be
@@ -184,13 +194,16 @@ func (ds *directs) run(b *Broker) {
 // look takes out those that are closed.
 func (ds *directs) look(b *Broker) (gone []*Socket, more bool) {
 	ds.mu.Lock()
-	defer ds.mu.Unlock()
+	before := maps.Clone(ds.held) // those that come while the kernel is asked are not in its answer
+	ds.mu.Unlock()
 	open, err := addfd.Open()
 	if err != nil {
 		b.log.Debug("which sockets are open is not known", "error", err)
 		return nil, true
 	}
-	for cookie, s := range ds.held {
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	for cookie, s := range before {
 		if !open[cookie] {
 			delete(ds.held, cookie)
 			gone = append(gone, s)

@@ -64,6 +64,7 @@ type checks struct {
 	mu    sync.Mutex // guards what follows
 	due   map[*waiter]dueCheck
 	timer *time.Timer // nil when it does not run
+	rings time.Time   // when timer does
 }
 
 type dueCheck struct {
@@ -79,10 +80,22 @@ func (c *checks) put(w *waiter, in time.Duration) {
 	if c.due == nil {
 		c.due = make(map[*waiter]dueCheck)
 	}
-	c.due[w] = dueCheck{time.Now().Add(in), min(2*in, lastCheck)}
-	if c.timer == nil {
-		c.timer = time.AfterFunc(firstCheck, c.tick)
+	at := time.Now().Add(in)
+	c.due[w] = dueCheck{at, min(2*in, lastCheck)}
+	c.ring(at)
+}
+
+// ring has tick called at a time, or before. c.mu is held.
+func (c *checks) ring(at time.Time) {
+	switch {
+	case c.timer == nil:
+		c.timer = time.AfterFunc(time.Until(at), c.tick)
+	case at.Before(c.rings):
+		c.timer.Reset(time.Until(at))
+	default:
+		return
 	}
+	c.rings = at
 }
 
 func (c *checks) remove(w *waiter) {
@@ -106,7 +119,7 @@ func (c *checks) tick() {
 		}
 	}
 	if len(c.due) > 0 {
-		c.timer = time.AfterFunc(c.soonest().Sub(now), c.tick)
+		c.ring(c.soonest())
 	}
 	c.mu.Unlock()
 	for i, w := range due {

@@ -138,3 +138,32 @@ func TestWaiterLooks(t *testing.T) {
 		}
 	})
 }
+
+// A call that has waited for long does not keep the first look at a new one off.
+func TestFirstCheckBesideAnOldWaiter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		all := new(checks)
+		old := newFake(0)
+		thread(t, old)
+		(&waiter{req: old, checks: all}).start(0, nil)
+		time.Sleep(10 * time.Second) // it is looked at every lastCheck by now
+		r := newFake(0)
+		thread(t, r)
+		looked := make(chan time.Duration, 1)
+		begun := time.Now()
+		w := &waiter{req: r, checks: all, look: func(Request) bool {
+			select {
+			case looked <- time.Since(begun):
+			default:
+			}
+			return false
+		}}
+		w.start(0, nil)
+		if took := <-looked; took > firstCheck {
+			t.Errorf("the first look comes after %v, want %v", took, firstCheck)
+		}
+		old.leave()
+		r.leave()
+		time.Sleep(time.Second)
+	})
+}
