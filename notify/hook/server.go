@@ -327,4 +327,3 @@ func (s *Server) end() {
 }
 
 var errNoRights = errors.New("the process cannot be looked at")
-
