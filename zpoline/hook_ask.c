@@ -373,18 +373,23 @@ long pq_ask(const struct pq_args *c)
 	const int pid = pq_sys(SYS_getpid, 0), tid = pq_sys(SYS_gettid, 0);
 	struct pq_slot *s = pq_take(pid, tid, (uintptr_t)__builtin_frame_address(0));
 	long r, broken;
+	int lost;
 
 	if (!s)
 		return -ENOMEM;
 	r = try(s, c, pid, tid, &broken);
 	if (broken && pq_sys(SYS_getpid, 0) != pid)
 		return pq_ask(c); /* now the child's question */
-	if (broken == -ECONNRESET) { /* it went away; there may be another by now */
+	lost = broken == -ECONNRESET;
+	if (lost) { /* it went away; there may be another by now */
 		pq_disconnect(s);
 		r = try(s, c, pid, tid, &broken);
 		if (broken == -ECONNRESET)
 			pq_disconnect(s);
 	}
 	pq_give(s);
-	return broken ? without_broker(c, broken) : r;
+	if (broken)
+		r = without_broker(c, broken);
+	/* What the broker that went was connecting is nothing to anybody else. */
+	return lost && c->nr == SYS_connect && r == -EINVAL ? -ECONNRESET : r;
 }
