@@ -28,7 +28,7 @@ type hooked struct {
 const lingerHooked = 2 * time.Second
 
 func (h *hooked) serve(s *Session) error {
-	err := h.Serve(func(c *hook.Call) {
+	h.Serve(func(c *hook.Call) {
 		s.again = false
 		s.handle(c)
 	}, func(g *hook.Guest) { s.b.letIn(g, g.Cred.Uid) })
@@ -40,7 +40,7 @@ func (h *hooked) serve(s *Session) error {
 	if h.door != nil {
 		h.closeDoor()
 	}
-	return err
+	return nil
 }
 
 // closeDoor removes the door with its directory, which the launcher made for it
@@ -101,17 +101,11 @@ func (b *Broker) newHooked(g *hook.Guest, uid uint32) (*Session, error) {
 	if err != nil {
 		return nil, fmt.Errorf("policy: %w", err)
 	}
-	h := &hooked{id: g.Session}
+	h := &hooked{Server: hook.NewServer(), id: g.Session}
 	if g.Door >= 0 {
 		if h.door, err = listenerOf(g); err != nil {
 			return nil, err
 		}
-	}
-	if h.Server, err = hook.NewServer(); err != nil {
-		if h.door != nil {
-			h.door.Close()
-		}
-		return nil, err
 	}
 	s := &Session{name: g.Name, asked: asked, match: g.Match, seesSetns: true, uid: uid, source: h}
 	if h.door != nil {

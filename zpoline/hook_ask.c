@@ -16,6 +16,7 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/un.h>
+#include <time.h>
 
 static long kernel(const struct pq_args *c)
 {
@@ -139,19 +140,58 @@ static int timed(const struct pq_args *c)
 	return t.sec != 0 || t.usec != 0;
 }
 
+static long now(void) /* nanoseconds */
+{
+	struct { long sec, nsec; } t = { 0, 0 };
+
+	pq_sys(SYS_clock_gettime, CLOCK_MONOTONIC, &t);
+	return t.sec * 1000000000 + t.nsec;
+}
+
+/*
+ * Looks for an answer that comes soon. To sleep, and be woken on a processor that
+ * went idle meanwhile, takes longer than the broker does, and more of the
+ * processors' time; others are let run in between. -EAGAIN: it was not there soon.
+ */
+static long hear_soon(struct pq_slot *s, const struct iovec *iov, int flags, int *fds, int *nfds, int *lost)
+{
+	enum { SOON = 40000 /* ns: a broker that slept is awake by then */, LOOKS = 8 };
+	long end = 0;
+
+	for (;;) {
+		for (int i = 0; i < LOOKS; i++) {
+			long r = pq_receive(s->fd, iov, 2, flags | MSG_DONTWAIT, fds, nfds, lost);
+
+			if (r != -EAGAIN)
+				return r;
+			pq_sys(SYS_sched_yield, 0);
+		}
+		if (end == 0)
+			end = now() + SOON;
+		else if (now() >= end)
+			return -EAGAIN;
+	}
+}
+
 /* Receives one packet. -EINTR: a handler ran, and the call is not to go on. */
 static long hear(struct pq_slot *s, const struct pq_args *c, int *fds, int *nfds, int *lost)
 {
 	const struct iovec iov[2] = { { &s->answer, sizeof(s->answer) }, { s->data, sizeof(s->data) } };
+	const int flags = cloexec(c) ? MSG_CMSG_CLOEXEC : 0;
+	long r = -EAGAIN;
 
+	if (!waits(c))
+		r = hear_soon(s, iov, flags, fds, nfds, lost);
+	if (r != -EAGAIN)
+		return r;
 	if (timed(c)) {
 		struct pollfd p = { .fd = s->fd, .events = POLLIN };
-		long r = pq_sys(SYS_poll, &p, 1, -1);
 
+		r = pq_sys(SYS_poll, &p, 1, -1);
 		if (r < 0)
 			return r;
 	}
-	return pq_receive(s->fd, iov, 2, cloexec(c) ? MSG_CMSG_CLOEXEC : 0, fds, nfds, lost);
+	return pq_receive(s->fd, iov, 2, flags, fds, nfds, lost);
 }
 
 static void close_all(const int *fds, int n)
@@ -333,18 +373,23 @@ long pq_ask(const struct pq_args *c)
 	const int pid = pq_sys(SYS_getpid, 0), tid = pq_sys(SYS_gettid, 0);
 	struct pq_slot *s = pq_take(pid, tid, (uintptr_t)__builtin_frame_address(0));
 	long r, broken;
+	int lost;
 
 	if (!s)
 		return -ENOMEM;
 	r = try(s, c, pid, tid, &broken);
 	if (broken && pq_sys(SYS_getpid, 0) != pid)
 		return pq_ask(c); /* now the child's question */
-	if (broken == -ECONNRESET) { /* it went away; there may be another by now */
+	lost = broken == -ECONNRESET;
+	if (lost) { /* it went away; there may be another by now */
 		pq_disconnect(s);
 		r = try(s, c, pid, tid, &broken);
 		if (broken == -ECONNRESET)
 			pq_disconnect(s);
 	}
 	pq_give(s);
-	return broken ? without_broker(c, broken) : r;
+	if (broken)
+		r = without_broker(c, broken);
+	/* What the broker that went was connecting is nothing to anybody else. */
+	return lost && c->nr == SYS_connect && r == -EINVAL ? -ECONNRESET : r;
 }

@@ -3,6 +3,7 @@ package hook
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 
 	"github.com/poemq/poemq/notify"
@@ -12,8 +13,8 @@ import (
 var errGone = notify.ErrGone
 
 // Call is one call that waits for its answer. As with a notify.Notification its
-// methods are for the serving thread, but for Valid and Post, and exactly one of
-// the answers is given.
+// methods are for the server's turns, but for Valid, Post and Anywhere, and exactly
+// one of the answers is given.
 type Call struct {
 	s  *Server
 	c  *conn
@@ -178,11 +179,12 @@ func (r *Call) Valid() bool {
 	return !r.deserted()
 }
 
-// Post has f run on the serving thread.
+// Post has f run in a turn of its own; see Server.Post.
 func (r *Call) Post(f func()) bool { return r.s.Post(f) }
 
-// Anywhere is Post: answers are the serving thread's to give.
-func (r *Call) Anywhere(f func()) bool { return r.s.Post(f) }
+// Anywhere is Post for an f that gives an answer: it runs at once, on the calling
+// goroutine, when nobody has its turn.
+func (r *Call) Anywhere(f func()) bool { return r.s.anywhere(f) }
 
 // Continue leaves the call to the kernel.
 func (r *Call) Continue() error {
@@ -246,15 +248,17 @@ func (r *Call) send(a answer, fd int) error {
 	}
 	r.c.call = nil
 	a.id, a.replace = r.id, r.replace
-	fds := append([]int{}, r.with...)
+	fds := slices.Clip(r.with)
 	if fd >= 0 {
 		fds = append(fds, fd)
 	}
-	var oob []byte
+	var err error
 	if len(fds) > 0 {
-		oob = unix.UnixRights(fds...)
+		err = unix.Sendmsg(r.c.fd, a.encode(), unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
+	} else {
+		err = unix.Send(r.c.fd, a.encode(), unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
 	}
-	switch err := unix.Sendmsg(r.c.fd, a.encode(), oob, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT); err {
+	switch err {
 	case nil:
 		return nil
 	case unix.EPIPE, unix.ECONNRESET, unix.EBADF:

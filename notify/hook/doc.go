@@ -13,13 +13,14 @@
 // connections as calls at once. docs/hook.md is the format, hook_wire.h the
 // library's side of it.
 //
-// A Server is what a notify.Listener is for seccomp: one thread that receives
-// calls of a session and runs what is posted to it. It keeps account of the
+// A Server is what a notify.Listener is for seccomp: it gives the calls of a
+// session, and what is posted to it, their turns. It keeps account of the
 // processes that have introduced themselves, and ends when none is left.
 //
 //	wire.go     messages; what came is not trusted
 //	hello.go    a hello on the front door
-//	server.go   the thread
+//	server.go   turns, processes, the beginning and the end
+//	receive.go  messages as they come
 //	process.go  who is behind a connection
 //	call.go     one call and its answer, as notify.Notification is
 //

@@ -37,7 +37,7 @@ func Receive(c *net.UnixConn, sender int) (*Guest, error) {
 	if err != nil {
 		return nil, fmt.Errorf("hello: %w", err)
 	}
-	fds, _, err := control(oob[:oobn])
+	fds, _, err := control(oob[:oobn], nil)
 	if err == nil && flags&(unix.MSG_CTRUNC|unix.MSG_TRUNC) != 0 {
 		err = errShort
 	}
@@ -122,22 +122,23 @@ func (g *Guest) Close() {
 	}
 }
 
-// control reads a control message: descriptors, close-on-exec, and the process
-// that sent it, 0 when the kernel does not say.
-func control(oob []byte) (all files, sender int, err error) {
-	if len(oob) == 0 {
-		return nil, 0, nil
-	}
-	msgs, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return nil, 0, fmt.Errorf("control message: %w", err)
-	}
-	for i := range msgs {
-		if fds, err := unix.ParseUnixRights(&msgs[i]); err == nil {
-			all = append(all, fds...)
-		} else if cred, err := unix.ParseUnixCredentials(&msgs[i]); err == nil {
-			sender = int(cred.Pid)
+// control reads a control message: descriptors, close-on-exec, which are added to
+// fds, and the process that sent it, 0 when the kernel does not say.
+func control(oob []byte, fds files) (all files, sender int, err error) {
+	for len(oob) > 0 {
+		head, data, rest, err := unix.ParseOneSocketControlMessage(oob)
+		if err != nil {
+			return fds, sender, fmt.Errorf("control message: %w", err)
+		}
+		oob = rest
+		switch {
+		case head.Level == unix.SOL_SOCKET && head.Type == unix.SCM_RIGHTS:
+			for ; len(data) >= 4; data = data[4:] {
+				fds = append(fds, int(int32(ne.Uint32(data))))
+			}
+		case head.Level == unix.SOL_SOCKET && head.Type == unix.SCM_CREDENTIALS && len(data) >= unix.SizeofUcred:
+			sender = int(int32(ne.Uint32(data)))
 		}
 	}
-	return all, sender, nil
+	return fds, sender, nil
 }

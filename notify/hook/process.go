@@ -1,19 +1,29 @@
 package hook
 
 import (
+	"os"
+
 	"github.com/poemq/poemq/notify"
 	"golang.org/x/sys/unix"
 )
 
-// process is one that has introduced itself. It is of the server's thread but
-// for what is said.
+// process is one that has introduced itself. It is of the server's turns.
 type process struct {
-	pid    int  // the kernel's word
-	same   bool // it sees itself under the same number: its thread ids are ours
-	pidfd  int  // -1: not to be had
+	pid    int      // the kernel's word
+	same   bool     // it sees itself under the same number: its thread ids are ours
+	pidfd  int      // -1: not to be had, or closed
+	f      *os.File // of pidfd, for the poller
 	exited bool
-	conns  map[int]*conn
+	conns  map[*conn]struct{}
 	target *notify.Target // nil until it is needed
+}
+
+func newProcess(g *Guest) *process {
+	p := &process{pid: int(g.Cred.Pid), same: g.PID == int(g.Cred.Pid), pidfd: -1, conns: make(map[*conn]struct{})}
+	if fd, err := unix.PidfdOpen(p.pid, unix.PIDFD_NONBLOCK); err == nil {
+		p.pidfd, p.f = fd, os.NewFile(uintptr(fd), "pidfd")
+	}
+	return p
 }
 
 // look gives the process's files and memory. The kernel grants it by the rules
@@ -35,17 +45,19 @@ func (p *process) close() {
 		p.target = nil
 	}
 	if p.pidfd >= 0 {
-		unix.Close(p.pidfd)
+		p.f.Close()
 		p.pidfd = -1
 	}
 }
 
-// conn is one connection of a process.
+// conn is one connection of a process. It is of the server's turns, but for f.
 type conn struct {
-	fd    int
-	netns int // of the process when it was made, or -1
-	p     *process
-	call  *Call // that waits for its answer; or nil
+	f      *os.File
+	fd     int // of f
+	closed bool
+	netns  int // of the process when it was made, or -1
+	p      *process
+	call   *Call // that waits for its answer; or nil
 	// taken is called with the receipt for the descriptor that was sent last; nil
 	// when none is awaited.
 	taken func(at int, err error)

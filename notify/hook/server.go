@@ -2,8 +2,7 @@ package hook
 
 import (
 	"errors"
-	"fmt"
-	"runtime"
+	"os"
 	"sync"
 	"time"
 
@@ -11,68 +10,50 @@ import (
 )
 
 // Server serves the processes of one session. It owns its descriptors.
+//
+// Calls, and what is posted, have their turns one after the other, on whatever
+// thread comes: as a notify.Listener it has none of its own. A goroutine for each
+// connection receives.
 type Server struct {
 	// Linger is how long it stays when no process is left: one that left its
 	// parent may come in yet.
 	Linger time.Duration
-	// Alone, if set, is called when no process is left, on the serving thread.
+	// Alone, if set, is called in a turn when no process is left.
 	Alone func()
 	// Idle is asked, when no process is left, whether nothing is left of them;
-	// nil for yes. It runs on the serving thread.
+	// nil for yes. It runs in a turn.
 	Idle func() bool
 
-	epoll int
-	wake  int // eventfd: there is something in posted
-
-	mu     sync.Mutex // guards posted and ended
-	posted []func()
-	ended  bool
-	stop   bool
+	mu      sync.Mutex // guards posted, running and ended
+	posted  []func()
+	running bool // somebody runs what is posted, or will: Serve when it begins
+	ended   bool
 
 	// fds is held while a descriptor of a connection or process is closed, and
-	// read-locked while another thread uses one.
+	// read-locked while somebody uses one out of turn.
 	fds sync.RWMutex
 
-	// Of the serving thread.
+	readers sync.WaitGroup // the goroutines of connections and processes
+	changed chan struct{}  // has an element when Serve shall look whether to end
+
+	turn      sync.Mutex // held by whoever has its turn; guards what follows
+	stop      bool
 	processes map[int]*process
-	byFd      map[int]*conn
-	byPidfd   map[int]*process
-	guest     func(*Guest)
-	buf, oob  []byte
 	alone     time.Time // since when no process is left
+	handle    func(*Call)
+	guest     func(*Guest)
 }
 
 // idleEvery is how often a server without processes asks whether it may end.
 const idleEvery = 100 * time.Millisecond
 
 // NewServer makes one. Serve it, or nothing of it is ever freed.
-func NewServer() (*Server, error) {
-	s := &Server{
-		processes: make(map[int]*process), byFd: make(map[int]*conn), byPidfd: make(map[int]*process),
-		buf: make([]byte, maxMessage+1), oob: make([]byte, unix.CmsgSpace(4*maxFds)+unix.CmsgSpace(unix.SizeofUcred)), alone: time.Now(),
-	}
-	var err error
-	if s.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
-		return nil, fmt.Errorf("epoll: %w", err)
-	}
-	if s.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
-		unix.Close(s.epoll)
-		return nil, fmt.Errorf("eventfd: %w", err)
-	}
-	if err := s.watch(s.wake); err != nil {
-		unix.Close(s.epoll)
-		unix.Close(s.wake)
-		return nil, err
-	}
-	return s, nil
+func NewServer() *Server {
+	return &Server{processes: make(map[int]*process), running: true, changed: make(chan struct{}, 1), alone: time.Now()}
 }
 
-func (s *Server) watch(fd int) error {
-	return unix.EpollCtl(s.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)})
-}
-
-// Post has f run on the serving thread, soon, in the order of the posts. False:
-// the server has ended.
+// Post has f run in a turn of its own, soon, in the order of the posts. False: the
+// server has ended.
 func (s *Server) Post(f func()) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -80,45 +61,93 @@ func (s *Server) Post(f func()) bool {
 		return false
 	}
 	s.posted = append(s.posted, f)
-	if len(s.posted) == 1 {
-		one := [8]byte{1}
-		unix.Write(s.wake, one[:]) // an eventfd takes 2^64-2 of these
+	if !s.running {
+		s.running = true
+		go s.runPosted()
 	}
 	return true
 }
 
+func (s *Server) runPosted() {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	for {
+		s.mu.Lock()
+		posted := s.posted
+		s.posted = nil
+		if len(posted) == 0 {
+			s.running = false
+			s.mu.Unlock()
+			return
+		}
+		s.mu.Unlock()
+		for _, f := range posted {
+			f()
+		}
+	}
+}
+
+// anywhere is Post for an f that may as well run on the calling goroutine: at
+// once if nobody has its turn.
+func (s *Server) anywhere(f func()) bool {
+	if !s.turn.TryLock() {
+		return s.Post(f)
+	}
+	defer s.turn.Unlock()
+	s.mu.Lock()
+	ended := s.ended
+	s.mu.Unlock()
+	if !ended {
+		f()
+	}
+	return !ended
+}
+
 // Stop ends Serve from any goroutine.
-func (s *Server) Stop() { s.Post(func() { s.stop = true }) }
+func (s *Server) Stop() {
+	s.Post(func() {
+		s.stop = true
+		s.mayHaveEnded()
+	})
+}
 
 // Add lets g in, which is the server's from now on. False: the server has ended.
 func (s *Server) Add(g *Guest) bool { return s.Post(func() { s.add(g) }) }
 
-// Serve receives calls and calls handle for each, on this goroutine's own
-// thread, until no process is left or Stop. Guests that come over a connection
-// are given to guest. Neither may block.
-func (s *Server) Serve(handle func(*Call), guest func(*Guest)) error {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+// Serve has handle called for each call, in turns, until no process is left or
+// Stop. Guests that come over a connection are given to guest. Neither may block.
+func (s *Server) Serve(handle func(*Call), guest func(*Guest)) {
 	defer s.end()
-	s.guest = guest
-	events := make([]unix.EpollEvent, 32)
-	for !s.stop {
-		wait := -1
-		if len(s.processes) == 0 {
-			if time.Since(s.alone) >= s.Linger && (s.Idle == nil || s.Idle()) && s.mayEnd() {
-				return nil
-			}
-			wait = int(idleEvery.Milliseconds())
+	s.turn.Lock()
+	s.handle, s.guest = handle, guest
+	s.turn.Unlock()
+	s.runPosted()
+	for {
+		over, again := s.look()
+		if over {
+			return
 		}
-		n, err := unix.EpollWait(s.epoll, events, wait)
-		if err != nil && err != unix.EINTR {
-			return fmt.Errorf("epoll_wait: %w", err)
-		}
-		for _, e := range events[:max(n, 0)] {
-			s.event(int(e.Fd), handle)
+		select {
+		case <-s.changed:
+		case <-again:
 		}
 	}
-	return nil
+}
+
+// look tells whether Serve is over, or when to look again; nil for not before
+// something changes.
+func (s *Server) look() (over bool, again <-chan time.Time) {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	switch {
+	case s.stop:
+		return true, nil
+	case len(s.processes) > 0:
+		return false, nil
+	case time.Since(s.alone) >= s.Linger && (s.Idle == nil || s.Idle()) && s.mayEnd():
+		return true, nil
+	}
+	return false, time.After(idleEvery)
 }
 
 // mayEnd ends the taking of posts unless there are some.
@@ -129,29 +158,10 @@ func (s *Server) mayEnd() bool {
 	return s.ended
 }
 
-func (s *Server) event(fd int, handle func(*Call)) {
-	if fd == s.wake {
-		s.runPosted()
-		return
-	}
-	if p := s.byPidfd[fd]; p != nil {
-		s.exited(p)
-		return
-	}
-	if c := s.byFd[fd]; c != nil {
-		s.receive(c, handle)
-	}
-}
-
-func (s *Server) runPosted() {
-	var b [8]byte
-	unix.Read(s.wake, b[:])
-	s.mu.Lock()
-	posted := s.posted
-	s.posted = nil
-	s.mu.Unlock()
-	for _, f := range posted {
-		f()
+func (s *Server) mayHaveEnded() {
+	select {
+	case s.changed <- struct{}{}:
+	default: // it is going to look
 	}
 }
 
@@ -162,73 +172,69 @@ func (s *Server) add(g *Guest) {
 		p = nil
 	}
 	if p == nil {
-		p = &process{pid: int(g.Cred.Pid), same: g.PID == int(g.Cred.Pid), pidfd: -1, conns: make(map[int]*conn)}
-		if fd, err := unix.PidfdOpen(p.pid, 0); err == nil && s.watch(fd) == nil {
-			p.pidfd = fd
-			s.byPidfd[fd] = p
-		} else if err == nil {
-			unix.Close(fd)
-		}
+		p = newProcess(g)
 		s.processes[p.pid] = p
+		if p.pidfd >= 0 {
+			s.readers.Go(func() { s.awaitExit(p) })
+		}
 	}
-	c := &conn{fd: g.end, netns: g.netns, p: p}
+	c := &conn{f: os.NewFile(uintptr(g.end), "connection of the hook library"), fd: g.end, netns: g.netns, p: p}
+	err := g.welcome()
 	g.end, g.netns = -1, -1
-	err := s.watch(c.fd)
-	if err == nil {
-		g.end = c.fd
-		err = g.welcome()
-		g.end = -1
-	}
 	g.Close()
-	p.conns[c.fd], s.byFd[c.fd] = c, c
+	p.conns[c] = struct{}{}
 	if err != nil {
 		s.drop(c)
+		return
 	}
+	s.readers.Go(func() { s.read(c) })
 }
 
-// receive takes one packet from c.
-func (s *Server) receive(c *conn, handle func(*Call)) {
-	n, oobn, flags, _, err := unix.Recvmsg(c.fd, s.buf, s.oob, unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
-	if err == unix.EAGAIN || err == unix.EINTR {
-		return
-	}
-	fds, sender, ferr := control(s.oob[:max(oobn, 0)])
-	if err != nil || n == 0 || ferr != nil || flags&unix.MSG_TRUNC != 0 {
-		fds.close()
-		s.drop(c)
-		return
-	}
+// message has its turn with what came on c. answered: it was a call, and has its
+// answer, so that the next one may follow soon.
+func (s *Server) message(c *conn, in *packet) (answered bool) {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	fds, sender, err := in.control()
 	defer fds.close()
-	if IsHello(s.buf[:n]) {
-		if g, err := newGuest(s.buf[:n], &fds, sender); err == nil {
+	if c.closed {
+		return false
+	}
+	if err != nil || in.cut() {
+		s.drop(c)
+		return false
+	}
+	if IsHello(in.data()) {
+		if g, err := newGuest(in.data(), &fds, sender); err == nil {
 			s.guest(g)
 		}
-		return
+		return false
 	}
 	if sender != c.p.pid {
-		return // a child that inherited the connection, and may only say hello on it
+		return false // a child that inherited the connection, and may only say hello on it
 	}
-	m, err := decode(s.buf[:n])
+	m, err := decode(in.data())
 	if err != nil {
 		s.drop(c)
-		return
+		return false
 	}
-	s.message(c, m, &fds, handle)
+	return s.one(c, m, &fds)
 }
 
-func (s *Server) message(c *conn, m *message, fds *files, handle func(*Call)) {
+func (s *Server) one(c *conn, m *message, fds *files) (answered bool) {
 	switch m.kind {
 	case kindCall:
 		if c.call != nil { // a library of ours never does so
 			s.drop(c)
-			return
+			return false
 		}
 		c.receipt(-1, errGone) // none came, or it would have been first
 		call := newCall(s, c, m)
 		call.file, call.netns = fds.take(m.fds&callFile != 0), fds.take(m.fds&callNetNS != 0)
 		c.call = call
-		handle(call)
+		s.handle(call)
 		call.handled()
+		return call.over.Load()
 	case kindCancel:
 		if c.call != nil && c.call.id == m.id {
 			c.call.cancel()
@@ -240,11 +246,12 @@ func (s *Server) message(c *conn, m *message, fds *files, handle func(*Call)) {
 			c.receipt(-1, unix.Errno(-m.nr))
 		}
 	}
+	return false
 }
 
 // drop ends a connection.
 func (s *Server) drop(c *conn) {
-	if s.byFd[c.fd] != c {
+	if c.closed {
 		return
 	}
 	s.close1(c)
@@ -255,7 +262,7 @@ func (s *Server) drop(c *conn) {
 // them, may introduce itself through them. No call of the process is left.
 func (s *Server) exited(p *process) {
 	p.exited = true
-	for _, c := range p.conns {
+	for c := range p.conns {
 		c.leave()
 	}
 	s.closeProcess(p)
@@ -265,11 +272,11 @@ func (s *Server) exited(p *process) {
 // close1 closes a connection.
 func (s *Server) close1(c *conn) {
 	c.leave()
-	delete(s.byFd, c.fd)
-	delete(c.p.conns, c.fd)
+	c.closed = true
+	delete(c.p.conns, c)
 	s.fds.Lock()
 	defer s.fds.Unlock()
-	unix.Close(c.fd) // and with it its place in epoll, no copy being left
+	c.f.Close()
 	if c.netns >= 0 {
 		unix.Close(c.netns)
 	}
@@ -278,7 +285,6 @@ func (s *Server) close1(c *conn) {
 func (s *Server) closeProcess(p *process) {
 	s.fds.Lock()
 	defer s.fds.Unlock()
-	delete(s.byPidfd, p.pidfd)
 	p.close()
 }
 
@@ -291,7 +297,7 @@ func (s *Server) left(p *process) {
 }
 
 func (s *Server) forget(p *process) {
-	for _, c := range p.conns {
+	for c := range p.conns {
 		s.close1(c)
 	}
 	s.closeProcess(p)
@@ -300,6 +306,7 @@ func (s *Server) forget(p *process) {
 	}
 	if len(s.processes) == 0 {
 		s.alone = time.Now()
+		s.mayHaveEnded()
 		if s.Alone != nil {
 			s.Alone()
 		}
@@ -309,17 +316,14 @@ func (s *Server) forget(p *process) {
 func (s *Server) end() {
 	s.mu.Lock()
 	s.ended = true
-	posted := s.posted
-	s.posted = nil
 	s.mu.Unlock()
-	for _, f := range posted { // guests among them would wait for ever
-		f()
-	}
+	s.runPosted() // guests among it would wait for ever
+	s.turn.Lock()
 	for _, p := range s.processes {
 		s.forget(p)
 	}
-	unix.Close(s.wake)
-	unix.Close(s.epoll)
+	s.turn.Unlock()
+	s.readers.Wait()
 }
 
 var errNoRights = errors.New("the process cannot be looked at")

@@ -19,20 +19,20 @@ type program struct {
 	t  *testing.T
 	fd int
 	s  *Server
-	// served has Serve's result.
-	served chan error
+	// served is closed when Serve returns.
+	served chan struct{}
 }
 
 // introduce starts a server with handle and says hello to it.
 func introduce(t *testing.T, handle func(*Call)) *program {
 	t.Helper()
-	s, err := NewServer()
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &program{t: t, s: s, served: make(chan error, 1), fd: -1}
+	s := NewServer()
+	p := &program{t: t, s: s, served: make(chan struct{}), fd: -1}
 	p.hello()
-	go func() { p.served <- s.Serve(handle, func(g *Guest) { s.Add(g) }) }()
+	go func() {
+		s.Serve(handle, func(g *Guest) { s.Add(g) })
+		close(p.served)
+	}()
 	t.Cleanup(func() {
 		unix.Close(p.fd)
 		s.Stop()
@@ -95,7 +95,7 @@ func (p *program) hear() heard {
 	if err != nil || n < sizeAnswer {
 		p.t.Fatalf("answer of %d bytes: %v", n, err)
 	}
-	fds, _, err := control(oob[:oobn])
+	fds, _, err := control(oob[:oobn], nil)
 	if err != nil {
 		p.t.Fatal(err)
 	}

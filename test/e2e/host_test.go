@@ -178,21 +178,26 @@ func (h *host) serve(t *testing.T, port int, in input, argv ...string) *process 
 // broker then holds it in UDP (natively: the program listens on it in TCP).
 func waitListening(t *testing.T, p *process, port int) {
 	t.Helper()
+	task := strconv.Itoa(p.pid)
 	eventually(t, 15*time.Second, fmt.Sprintf("%s listens on port %d", p.name, port), func() bool {
 		if p.ended() {
 			t.Fatalf("%s ended before it listened on port %d: %v", p.name, port, p.waited)
 		}
 		if native {
-			return inTable(p.pid, "tcp", port, "0A") || inTable(p.pid, "tcp6", port, "0A")
+			return inTable(task, "tcp", port, "0A") || inTable(task, "tcp6", port, "0A")
 		}
-		return inTable(p.pid, "udp", port, "") || inTable(p.pid, "udp6", port, "")
+		return inTable(task, "udp", port, "") || inTable(task, "udp6", port, "")
 	})
 }
 
-// inTable looks for a local port in /proc/PID/net/TABLE, in the state given in
+// thisTask is the tests' own namespace to inTable. That of the tests' pid is where
+// their first thread is, which inNetns may have left in another.
+const thisTask = "thread-self"
+
+// inTable looks for a local port in /proc/TASK/net/TABLE, in the state given in
 // hexadecimal (empty: any).
-func inTable(pid int, table string, port int, state string) bool {
-	f, err := os.Open(fmt.Sprintf("/proc/%d/net/%s", pid, table))
+func inTable(task, table string, port int, state string) bool {
+	f, err := os.Open(filepath.Join("/proc", task, "net", table))
 	if err != nil {
 		return false
 	}

@@ -30,7 +30,7 @@ func TestIdentity(t *testing.T) {
 		// Its broker may stay a moment for last bytes; the next server must not
 		// be taken for listening because of that.
 		eventually(t, 15*time.Second, "the server's broker has left the port", func() bool {
-			return !inTable(os.Getpid(), "udp", port, "")
+			return !inTable(thisTask, "udp", port, "")
 		})
 		return client
 	}

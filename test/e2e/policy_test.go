@@ -46,7 +46,7 @@ func (l *link) carriedBy(t *testing.T, b *broker, port int, as ...string) string
 	eventually(t, 15*time.Second, fmt.Sprintf("port %d is served", port), func() bool {
 		// Where all is off, the socket is the kernel's, and the broker hears nothing.
 		return server.ended() || strings.Count(b.stderr(), line) > before ||
-			inTable(server.pid, "tcp", port, "0A") && !inTable(server.pid, "udp", port, "")
+			inTable(strconv.Itoa(server.pid), "tcp", port, "0A") && !inTable(strconv.Itoa(server.pid), "udp", port, "")
 	})
 	client := l.client.start(t, input{}, append(as, program("gopeer"), "connect", addr, "sink", "1000")...)
 	client.succeed(t, 20*time.Second)

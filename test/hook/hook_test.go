@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/poemq/poemq/launcher/filter"
@@ -36,9 +37,9 @@ func TestInPrograms(t *testing.T) {
 func inPrograms(t *testing.T, start func(socket string, argv ...string) *output) {
 	socket := filepath.Join(t.TempDir(), "b")
 	b := broker(t, socket)
-	words := []string{"socket", "fork", "vfork", "foreign", "handler", "closeall", "socket", "reopen", "socket", "exec", "socket", "bomb", "crowd"}
+	words := []string{"socket", "library", library, "fork", "vfork", "foreign", "handler", "closeall", "socket", "reopen", "socket", "exec", "socket", "bomb", "crowd"}
 	want := []string{
-		"socket: carried", "fork: carried", "vfork: carried", "pipe: ENOTSOCK", "closed: EBADF", "fault: EFAULT", "fault: EFAULT",
+		"socket: carried", "library: carried", "fork: carried", "vfork: carried", "pipe: ENOTSOCK", "closed: EBADF", "fault: EFAULT", "fault: EFAULT",
 		"nested: well", "accept: EINTR", "socket: carried", "socket: carried", "socket: carried", "500 children: 0 bad", "1000 threads: well",
 	}
 	if os.Geteuid() == 0 {
@@ -63,6 +64,23 @@ func inPrograms(t *testing.T, start func(socket string, argv ...string) *output)
 		if strings.Contains(b.stderr(), bad) {
 			t.Errorf("the broker complains: %s", b.stderr())
 		}
+	}
+}
+
+// A program with a JIT, workers and children, and a server and client in it.
+func TestNode(t *testing.T) {
+	if _, err := exec.LookPath("node"); err != nil {
+		t.Skip("node is not installed")
+	}
+	socket := filepath.Join(t.TempDir(), "b")
+	b := broker(t, socket)
+	p := start(t, nil, append(launch("--broker", socket, "--quic", "require", "--"), "node", "../zpoline/testdata/work.js")...)
+	if status := p.wait(); status != 0 || p.stdout() != "ok\n" || p.stderr() != "" {
+		t.Errorf("exit status %d: %s%s", status, p.stdout(), p.stderr())
+	}
+	await(t, "the session ends", func() bool { return strings.Contains(b.stderr(), "session ends") })
+	if !strings.Contains(b.stderr(), " connections=2 ") {
+		t.Errorf("the broker carried other than one connection, of which it has both ends: %s", b.stderr())
 	}
 }
 
@@ -118,10 +136,7 @@ func TestBrokerIsKilledInACall(t *testing.T) {
 	b := broker(t, socket)
 	p := start(t, nil, append(launch("--broker", socket, "--", program), "listen", "accept")...)
 	p.lines(1)
-	await(t, "the program waits for an answer", func() bool {
-		// recvmsg(2), which is number 47: proc(5).
-		return strings.HasPrefix(read(fmt.Sprintf("/proc/%d/syscall", p.Process.Pid)), "47 ")
-	})
+	await(t, "the program waits for an answer", func() bool { return inCall(p, syscall.SYS_RECVMSG) })
 	kill(b)
 	p.wait()
 	wantLines(t, p.lines(2), "listen: 0", "accept: ENOSYS")

@@ -21,6 +21,7 @@ const limit = 90 * time.Second
 var (
 	bin     string // poemq's own programs
 	program string // c/program.c, compiled
+	library string // c/library.c
 )
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
@@ -42,10 +43,16 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	program = filepath.Join(dir, "program")
-	cc := exec.Command("gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-o", program, "c/program.c")
-	if out, err := cc.CombinedOutput(); err != nil || os.Chmod(dir, 0o755) != nil {
-		fmt.Fprintf(os.Stderr, "%v\n%s", err, out)
+	program, library = filepath.Join(dir, "program"), filepath.Join(dir, "library.so")
+	for _, args := range [][]string{{"-pthread", "-o", program, "c/program.c", "-ldl"}, {"-shared", "-fPIC", "-o", library, "c/library.c"}} {
+		cc := exec.Command("gcc", append([]string{"-O1", "-Wall", "-Wextra", "-Werror"}, args...)...)
+		if out, err := cc.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "%v\n%s", err, out)
+			return 1
+		}
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return m.Run()

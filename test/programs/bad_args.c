@@ -88,6 +88,28 @@ static void addresses_in(int s)
 	SHOW(SYS_connect, -1, &any, 16);
 }
 
+/* How much of a buffer getsockname writes to: up to the last byte that changes in
+   one of two fillings, for a port can be like either. */
+static size_t bytes_written(int s, int size)
+{
+	static const unsigned char fill[] = { 0xee, 0x11 };
+	size_t most = 0;
+
+	for (size_t i = 0; i < sizeof fill; i++) {
+		unsigned char got[sizeof(struct sockaddr_storage)];
+		socklen_t len = (socklen_t)size;
+		size_t n = sizeof got;
+
+		memset(got, fill[i], sizeof got);
+		syscall(SYS_getsockname, s, got, &len);
+		while (n > 0 && got[n - 1] == fill[i])
+			n--;
+		if (n > most)
+			most = n;
+	}
+	return most;
+}
+
 /* getsockname and getpeername write an address and its length. */
 static void addresses_out(int s)
 {
@@ -110,14 +132,12 @@ static void addresses_out(int s)
 	SHOW(SYS_getpeername, s, &got, NULL);
 	for (size_t i = 0; i < sizeof lens / sizeof *lens; i++) {
 		char call[64];
-		unsigned char *byte = (unsigned char *)&got;
-		size_t written = sizeof got;
+		size_t written = bytes_written(s, lens[i]);
+
 		memset(&got, 0xee, sizeof got);
 		len = (socklen_t)lens[i];
 		snprintf(call, sizeof call, "getsockname, length %d", lens[i]);
 		show(call, syscall(SYS_getsockname, s, &got, &len));
-		while (written > 0 && byte[written - 1] == 0xee)
-			written--;
 		printf("%s:   length %d, family %d, %zu bytes written\n", state, (int)len,
 		       written >= 2 ? got.ss_family : -1, written);
 		len = (socklen_t)lens[i];

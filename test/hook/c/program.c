@@ -4,6 +4,7 @@
  * kernel's own, or an errno. Words are arguments, done in turn.
  */
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/filter.h>
@@ -198,11 +199,47 @@ static void no_writev(void)
 	printf("fault: %s\n", getsockname(fd, nowhere(), &n) ? strerrorname_np(errno) : "0");
 }
 
-static int listening = -1;
+static int listening = -1, ends[2] = { -1, -1 };
+
+/* A connection of the program with itself, over which a byte went. */
+static const char *make_pair(void)
+{
+	struct sockaddr_in at = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t n = sizeof at;
+	int l = tcp(), c = tcp(), a = -1;
+	char b;
+
+	if (bind(l, (struct sockaddr *)&at, n) || listen(l, 1) || getsockname(l, (struct sockaddr *)&at, &n) ||
+	    connect(c, (struct sockaddr *)&at, n) || (a = accept(l, NULL, NULL)) < 0 || write(c, "x", 1) != 1 || read(a, &b, 1) != 1)
+		return strerrorname_np(errno);
+	close(l);
+	ends[0] = c;
+	ends[1] = a;
+	return "well";
+}
+
+/* A read or write of one byte. */
+static void carry(const char *what, ssize_t n)
+{
+	if (n < 0)
+		printf("%s: %s\n", what, strerrorname_np(errno));
+	else
+		printf("%s: %zd\n", what, n);
+}
+
+static const char *connect_to(int port)
+{
+	struct sockaddr_in at = { .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+
+	return connect(tcp(), (struct sockaddr *)&at, sizeof at) ? strerrorname_np(errno) : "0";
+}
 
 int main(int argc, char **argv)
 {
+	char byte;
+
 	setvbuf(stdout, NULL, _IOLBF, 0);
+	signal(SIGPIPE, SIG_IGN);
 	for (int i = 1; i < argc; i++) {
 		const char *w = argv[i];
 		if (!strcmp(w, "socket"))
@@ -216,7 +253,26 @@ int main(int argc, char **argv)
 			printf("listen: %d\n", listen(listening = tcp(), 1));
 		else if (!strcmp(w, "accept"))
 			printf("accept: %s\n", accept(listening, NULL, NULL) < 0 ? strerrorname_np(errno) : "a connection");
-		else if (!strcmp(w, "closeall"))
+		else if (!strcmp(w, "pair"))
+			printf("pair: %s\n", make_pair());
+		else if (!strcmp(w, "read"))
+			carry(w, read(ends[0], &byte, 1));
+		else if (!strcmp(w, "write"))
+			carry(w, write(ends[0], "x", 1));
+		else if (!strcmp(w, "accepted")) /* a read of the other end */
+			carry(w, read(ends[1], &byte, 1));
+		else if (!strcmp(w, "connect"))
+			printf("connect: %s\n", connect_to(atoi(argv[++i])));
+		else if (!strcmp(w, "library")) { /* that makes system calls by itself */
+			void *l = dlopen(argv[++i], RTLD_NOW);
+			int (*own)(void) = NULL;
+
+			if (l)
+				*(void **)&own = dlsym(l, "own_tcp");
+			printf("library: %s\n", own ? kind(own()) : dlerror());
+			if (l)
+				dlclose(l);
+		} else if (!strcmp(w, "closeall"))
 			syscall(SYS_close_range, 3, ~0u, 0);
 		else if (!strcmp(w, "reopen")) /* files of its own where ours were */
 			for (int fd = 3; fd < 4096; fd++)
