@@ -276,7 +276,7 @@ func (r *relay) countMarker() bool {
 	if r.done {
 		return false
 	}
-	n, err := unix.IoctlGetInt(r.fd, unix.SIOCINQ)
+	n, err := addfd.Unread(r.fd)
 	if err != nil || n <= r.armed {
 		return false
 	}

@@ -172,7 +172,7 @@ func (r *relay) abort() {
 
 // unread reports that there is something in the end's queue.
 func (r *relay) unread() bool {
-	n, err := unix.IoctlGetInt(r.fd, unix.SIOCINQ)
+	n, err := addfd.Unread(r.fd)
 	return err == nil && n > 0
 }
 

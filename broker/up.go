@@ -175,13 +175,6 @@ func (r *relay) whyHungUp() error {
 // onlyTripwire reports that nothing but the tripwire is in the queue, nor will
 // anything follow it.
 func (r *relay) onlyTripwire() bool {
-	n, err := unix.IoctlGetInt(r.fd, unix.SIOCINQ)
-	return err == nil && n <= r.armed && !readsEOF(r.fd)
-}
-
-// readsEOF reports that the program's end writes no more.
-func readsEOF(fd int) bool {
-	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
-	n, err := unix.Poll(p, 0)
-	return err == nil && n == 1 && p[0].Revents&(unix.POLLRDHUP|unix.POLLHUP) != 0
+	n, err := addfd.Unread(r.fd)
+	return err == nil && n <= r.armed && !addfd.ReadsEOF(r.fd)
 }

@@ -222,7 +222,7 @@ func (e *End) Close() {
 	}
 	e.closed = true
 	e.set.remove(e)
-	unix.Close(e.fd)
+	unix.RawSyscall(unix.SYS_CLOSE, uintptr(e.fd), 0, 0)
 	e.tellRoom()
 	e.mu.Unlock()
 	e.Poke()
