@@ -99,5 +99,5 @@ func (r *relay) unsent() int {
 	if err != nil {
 		return 0
 	}
-	return max(0, n-r.armed) + len(r.early)
+	return max(0, n-r.armed-r.seen) + len(r.early)
 }

@@ -112,7 +112,7 @@ func (r *relay) ends() (ours, theirs bool) {
 		return true, true
 	}
 	n, err := addfd.Unread(r.fd)
-	return err == nil && n <= r.armed && addfd.ReadsEOF(r.fd), r.downDone
+	return err == nil && n <= r.armed+r.seen && addfd.ReadsEOF(r.fd), r.downDone
 }
 
 // over reports that both directions have ended: to TCP there is no connection

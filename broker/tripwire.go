@@ -12,7 +12,8 @@ import (
 // A byte of ours stays unread in the queue of every end, so that the end's
 // closing without a shutdown before it, however that comes about, is
 // ECONNRESET to the program. When the program writes, the byte stands before
-// what it wrote and is read with it; then another is laid. That takes a copy of
+// what it wrote and is read with it. Of what is little the last octet then stays
+// unread instead (up.go); otherwise another byte is laid. That takes a copy of
 // the program's descriptor, some microseconds, and is done a little later: not in
 // the way of what was written, and once for all that a program writes meanwhile.
 
@@ -70,9 +71,27 @@ func (t *tripwires) run(ctx context.Context) {
 		t.want = nil
 		t.mu.Unlock()
 		for r := range want {
-			r.lay()
+			if !r.tidy() {
+				r.lay()
+			}
 		}
 	}
+}
+
+// tidy leaves one octet in r's queue of those that were carried: more would count
+// in the program's send buffer. False: there are none.
+func (r *relay) tidy() bool {
+	if !r.end.Hold() {
+		return true
+	}
+	defer r.end.Release()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.seen == 0 {
+		return false
+	}
+	_ = r.dropSeen(1) // an error is up's to find
+	return true
 }
 
 // lay puts a tripwire into r's queue, unless there is something unread, which
@@ -80,7 +99,7 @@ func (t *tripwires) run(ctx context.Context) {
 func (r *relay) lay() {
 	r.mu.Lock()
 	sock := r.sock
-	skip := r.aborted || r.done || r.armed > 0 || sock == nil || addfd.HungUp(r.fd) || time.Now().Before(r.searchFrom)
+	skip := r.aborted || r.done || r.armed+r.seen > 0 || sock == nil || addfd.HungUp(r.fd) || time.Now().Before(r.searchFrom)
 	r.mu.Unlock()
 	if skip {
 		return
