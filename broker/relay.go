@@ -63,6 +63,7 @@ type relay struct {
 	searchFrom time.Time
 
 	tried     int           // octets given to the transport since it last could have us wait
+	laid      time.Time     // when the last tripwire was, for up only
 	delivered atomic.Uint64 // octets given to our program
 }
 

@@ -14,8 +14,8 @@ import (
 // ECONNRESET to the program. When the program writes, the byte stands before
 // what it wrote and is read with it. Of what is little the last octet then stays
 // unread instead (up.go); otherwise another byte is laid. That takes a copy of
-// the program's descriptor, some microseconds, and is done a little later: not in
-// the way of what was written, and once for all that a program writes meanwhile.
+// the program's descriptor, some microseconds: a program that writes all the
+// time has it done a little later.
 
 // tripwires lays tripwires anew.
 type tripwires struct {
@@ -24,15 +24,25 @@ type tripwires struct {
 	kick chan struct{}
 }
 
-// layEvery is how long a connection may be without a tripwire after its program
-// wrote.
+// layEvery is how long a connection may be without a tripwire after a program
+// wrote that has written as short a time before.
 const layEvery = 3 * time.Millisecond
 
 // searchShare: a search for a descriptor in vain is not made again before this
 // many times as long.
 const searchShare = 50
 
-// add has a tripwire laid in r's queue soon, after the program wrote.
+// layAfter lays a tripwire after the program wrote.
+func (r *relay) layAfter() {
+	if now := time.Now(); now.Sub(r.laid) > layEvery {
+		r.laid = now
+		r.lay()
+		return
+	}
+	r.b.tripwires.add(r)
+}
+
+// add has r tidied, or a tripwire laid in its queue, soon.
 func (t *tripwires) add(r *relay) {
 	t.mu.Lock()
 	first := t.want == nil

@@ -67,14 +67,20 @@ func (r *relay) carryNow(buf []byte) bool {
 			return !addfd.HungUp(r.fd)
 		case n <= r.armed+r.seen && len(r.early) == 0:
 			return !addfd.ReadsEOF(r.fd)
-		case r.try == nil || r.stopped || r.armed > 0 || len(r.early) > 0 || n-r.seen > quickOctets || r.tried > untilWait || r.sock.narrow.Load():
+		case r.try == nil || r.stopped || len(r.early) > 0 || n-r.armed-r.seen > quickOctets || r.tried > untilWait || r.sock.narrow.Load():
 			return false
 		}
-		m, _, err := addfd.Peek(r.fd, buf)
+		m, ours, err := addfd.Peek(r.fd, buf)
 		switch {
 		case err != nil:
 			return false
-		case m <= r.seen: // what follows is another process's
+		case ours:
+			if m, ours, err = addfd.Recv(r.fd, buf[:m]); err != nil || !ours {
+				return false // never: nobody else reads
+			}
+			r.armed -= m
+			continue
+		case m <= r.seen: // what follows is another's
 			if r.dropSeen(0) != nil {
 				return false
 			}
@@ -89,7 +95,7 @@ func (r *relay) carryNow(buf []byte) bool {
 			return false
 		}
 		r.b.tripwires.add(r)
-		if n == m {
+		if n == m+r.armed {
 			return true
 		}
 	}
@@ -125,7 +131,7 @@ func (r *relay) up(buf *[relayBuffer]byte, n int, err error) {
 		if n > 0 {
 			r.send(buf[:n])
 			buffers.Put(buf)
-			r.b.tripwires.add(r)
+			r.layAfter()
 		} else if !errors.Is(err, unix.EAGAIN) {
 			break
 		} else if r.end.Rest() {
