@@ -33,13 +33,14 @@ const (
 type trier interface{ TryWrite(p []byte) bool }
 
 // Look carries what the program wrote, if that is little (ends.Looker).
-func (r *relay) Look() {
+func (r *relay) Look(over bool) {
 	buf := buffers.Get().(*[relayBuffer]byte)
 	defer buffers.Put(buf)
-	for r.carryNow(buf[:]) {
+	for !over && r.carryNow(buf[:]) {
 		if r.end.Rest() {
 			return
 		}
+		over = addfd.ReadsEOF(r.fd) // may be what happened meanwhile; a closed end is found out aside
 	}
 	go r.LookAside()
 }

@@ -26,6 +26,8 @@ type mouth struct {
 	over chan struct{} // closed by Reset
 	once sync.Once
 
+	ended chan struct{} // has one for each CloseWrite
+
 	mu    sync.Mutex
 	heard bytes.Buffer
 	tried int
@@ -69,7 +71,7 @@ func (m *mouth) has() int {
 	return m.heard.Len()
 }
 
-func (m *mouth) CloseWrite() error          { return nil }
+func (m *mouth) CloseWrite() error          { m.ended <- struct{}{}; return nil }
 func (m *mouth) Reset()                     { m.once.Do(func() { close(m.over) }) }
 func (m *mouth) WhenWriteEnds(func(error))  {}
 func (m *mouth) StopRead()                  {}
@@ -77,7 +79,7 @@ func (m *mouth) Close() error               { return nil }
 func (m *mouth) LocalAddr() netip.AddrPort  { return netip.AddrPort{} }
 func (m *mouth) RemoteAddr() netip.AddrPort { return netip.AddrPort{} }
 
-// echo is a relay to a program, cat, that answers with what it is given.
+// echo is a relay to a program, mostly cat, that answers with what it is given.
 type echo struct {
 	*relay
 	mouth  *mouth
@@ -85,7 +87,7 @@ type echo struct {
 	stderr bytes.Buffer
 }
 
-func newEcho(t *testing.T, narrow bool) *echo {
+func newEcho(t *testing.T, narrow bool, program ...string) *echo {
 	t.Helper()
 	b, err := New(Config{Log: slog.New(slog.DiscardHandler), RuntimeDirs: []string{filepath.Clean(t.TempDir())}})
 	if err != nil {
@@ -99,13 +101,13 @@ func newEcho(t *testing.T, narrow bool) *echo {
 	if err := unix.SetsockoptInt(fds[0], unix.SOL_SOCKET, unix.SO_PASSCRED, 1); err != nil {
 		t.Fatal(err)
 	}
-	e := &echo{mouth: &mouth{say: make(chan []byte), over: make(chan struct{})}, cat: exec.Command("sh", "-c", "exec cat <&3 >&3")}
-	program := os.NewFile(uintptr(fds[1]), "program")
-	e.cat.ExtraFiles, e.cat.Stderr = []*os.File{program}, &e.stderr
+	e := &echo{mouth: &mouth{say: make(chan []byte), over: make(chan struct{}), ended: make(chan struct{}, 1)}, cat: exec.Command("sh", append([]string{"-c", "exec \"$0\" \"$@\" <&3 >&3"}, program...)...)}
+	theirs := os.NewFile(uintptr(fds[1]), "the program's end")
+	e.cat.ExtraFiles, e.cat.Stderr = []*os.File{theirs}, &e.stderr
 	if err := e.cat.Start(); err != nil {
 		t.Fatal(err)
 	}
-	program.Close()
+	theirs.Close()
 	e.relay = newRelay(b, fds[0])
 	sock := &Socket{b: b, sess: &Session{b: b, log: b.log}, state: connected, relay: e.relay}
 	sock.narrow.Store(narrow)
@@ -146,7 +148,7 @@ func (e *echo) finish(t *testing.T) error {
 // and whatever the transport takes at once.
 func TestCarriesAll(t *testing.T) {
 	for _, narrow := range []bool{false, true} {
-		e := newEcho(t, narrow)
+		e := newEcho(t, narrow, "cat")
 		var said []byte
 		for range 400 {
 			piece := make([]byte, 1+rand.IntN(300))
@@ -173,7 +175,7 @@ func TestCarriesAll(t *testing.T) {
 // One octet of what was carried stays unread: the program learns of a broker that
 // was killed by ECONNRESET. It stays when the program has waited for long, too.
 func TestLastOctetStays(t *testing.T) {
-	e := newEcho(t, false)
+	e := newEcho(t, false, "cat")
 	said := 0
 	for range 3 {
 		e.mouth.say <- []byte("hello")
@@ -200,9 +202,27 @@ func TestLastOctetStays(t *testing.T) {
 	}
 }
 
+// The end of what a program writes is seen when it comes together with the last of
+// that.
+func TestEndComesWithTheLast(t *testing.T) {
+	for range 50 {
+		e := newEcho(t, false, "head", "-c", "5") // writes and goes
+		e.mouth.say <- []byte("hello")
+		select {
+		case <-e.mouth.ended:
+		case <-time.After(20 * time.Second):
+			t.Fatal("the end of what the program wrote was not seen")
+		}
+		if e.mouth.has() != 5 {
+			t.Errorf("%d octets came back, want 5", e.mouth.has())
+		}
+		e.finish(t)
+	}
+}
+
 // A program that chose a send buffer has all of it.
 func TestNarrowKeepsNothing(t *testing.T) {
-	e := newEcho(t, true)
+	e := newEcho(t, true, "cat")
 	e.mouth.say <- []byte("hello")
 	e.settleAt(t, 5)
 	if n, err := addfd.Unread(e.fd); err != nil || n != 0 {
