@@ -70,7 +70,7 @@ func Recv(end int, buf []byte) (n int, ours bool, err error) {
 	msg := unix.Msghdr{Iov: &iov, Iovlen: 1, Control: &control[0]}
 	msg.SetControllen(len(control))
 	for {
-		r, _, e := unix.Syscall(unix.SYS_RECVMSG, uintptr(end), uintptr(unsafe.Pointer(&msg)), unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
+		r, _, e := unix.RawSyscall(unix.SYS_RECVMSG, uintptr(end), uintptr(unsafe.Pointer(&msg)), unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
 		if e == unix.EINTR {
 			continue
 		}

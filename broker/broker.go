@@ -15,6 +15,7 @@ import (
 
 	"github.com/poemq/poemq/addfd"
 	"github.com/poemq/poemq/broker/api"
+	"github.com/poemq/poemq/broker/ends"
 	"github.com/poemq/poemq/broker/policy"
 	"github.com/poemq/poemq/notify"
 	"github.com/poemq/poemq/notify/hook"
@@ -73,6 +74,7 @@ type Broker struct {
 	fronts     fronts
 	oracle     oracle
 	tripwires  tripwires
+	ends       *ends.Set
 	ledger     ledger
 	storing    *storing   // of all sessions but those with a keeper; nil: there is none
 	adopting   sync.Mutex // held while what another broker left is taken over
@@ -127,6 +129,10 @@ func New(c Config) (*Broker, error) {
 		c.Policy = policy.New(policy.Prefer, nil)
 	}
 	b.SetPolicy(c.Policy)
+	if b.ends, err = ends.NewSet(runtime.GOMAXPROCS(0)); err != nil {
+		dir.Close()
+		return nil, err
+	}
 	b.tripwires.kick = make(chan struct{}, 1)
 	b.wg.Go(func() { b.tripwires.run(b.ctx) })
 	return b, nil
@@ -160,6 +166,7 @@ func (b *Broker) Close() error {
 	b.anchors.Close()
 	b.lost.Close()
 	b.stock.Close()
+	b.ends.Close()
 	return errors.Join(b.dock.Close(), b.dir.Close())
 }
 

@@ -37,6 +37,8 @@
 //	shutdown.go  shutdown
 //	ioctl.go     the rare ioctls
 //	relay.go     bytes between the program's socket and the connection
+//	up.go        the way from the program, without a goroutine where that is enough
+//	ends/        waiting for the programs' ends
 //	tripwire.go  what is left unread so that a lost broker is an error
 //	ended.go     a socket between its connection's end and its closing
 //	keep.go      what outlives the broker: kept descriptors, journal.go the state

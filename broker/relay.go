@@ -7,10 +7,10 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/poemq/poemq/addfd"
+	"github.com/poemq/poemq/broker/ends"
 	"github.com/poemq/poemq/quic"
 	"golang.org/x/sys/unix"
 )
@@ -18,13 +18,13 @@ import (
 // relay carries one connection's bytes between the broker's end of the
 // program's socket and the transport. The end is its to close.
 //
-// Two goroutines: up reads the end and writes the transport, down the other
-// way. The end is closed when both are done and the program has closed its
-// socket, or at once by abort, which is an error to the program.
+// up reads the end and writes the transport: as Look, in the goroutine of all
+// ends, and where something has to be waited for in one of its own. down, the
+// other way, has a goroutine. The end is closed when both are done and the program
+// has closed its socket, or at once by abort, which is an error to the program.
 type relay struct {
 	b   *Broker
-	end *os.File
-	raw syscall.RawConn
+	end *ends.End
 	fd  int // of end
 
 	account
@@ -55,12 +55,12 @@ type relay struct {
 	upOver   bool // nothing more of our program's will go
 	refusing bool // the peer's bytes came for a closed socket
 	downDone bool // the peer's FIN came
-	running  int  // goroutines
+	running  int  // directions
 	// searchFrom is when the program's descriptor may be searched for again,
 	// which was in vain before.
 	searchFrom time.Time
 
-	laid      time.Time     // when the last tripwire was, for up only
+	tried     int           // octets given to the transport since it last had us wait; up's
 	delivered atomic.Uint64 // octets given to our program
 }
 
@@ -81,8 +81,8 @@ var buffers = sync.Pool{New: func() any { return new([relayBuffer]byte) }}
 
 // newRelay takes end over. watch begins its life; start gives it bytes.
 func newRelay(b *Broker, end int) *relay {
-	r := &relay{b: b, fd: end, end: os.NewFile(uintptr(end), "end")}
-	r.raw, _ = r.end.SyscallConn() // fails for a nil file only
+	r := &relay{b: b, fd: end}
+	r.end = b.ends.New(end, r)
 	b.countRelay(1)
 	b.wg.Add(1)
 	return r
@@ -102,14 +102,13 @@ func (r *relay) watch() {
 	r.mu.Lock()
 	r.running++
 	r.mu.Unlock()
-	go func() {
-		r.up()
-		r.carriedAll()
-		r.leave()
-	}()
+	if err := r.end.Watch(); err != nil && !errors.Is(err, os.ErrClosed) {
+		r.b.log.Warn("a connection is given up", "error", err)
+		r.end.Close()
+	}
 }
 
-// leave is the end of one of the goroutines; the last one tidies up.
+// leave is the end of one direction; the last one tidies up.
 func (r *relay) leave() {
 	r.mu.Lock()
 	r.running--
@@ -143,7 +142,7 @@ func (r *relay) start(t transport) {
 }
 
 // wake has up look at the end again although nothing came.
-func (r *relay) wake() { r.end.SetReadDeadline(time.Unix(1, 0)) }
+func (r *relay) wake() { r.end.Poke() }
 
 func (r *relay) finish() {
 	r.mu.Lock()
@@ -178,38 +177,6 @@ func (r *relay) whenDone(f func()) {
 	}
 	r.mu.Unlock()
 	f()
-}
-
-// What up finds at the end, besides io.EOF and an errno.
-var (
-	errClosed  = errors.New("the program closed its socket")
-	errAborted = errors.New("the relay was aborted")
-)
-
-// up carries what the program writes.
-func (r *relay) up() {
-	for {
-		buf, n, err := r.read()
-		if n > 0 {
-			r.send(buf[:n])
-			buffers.Put(buf)
-			r.layAfter()
-			continue
-		}
-		switch {
-		case errors.Is(err, io.EOF):
-			r.endOfFile()
-		case errors.Is(err, errClosed):
-			if r.hungUpEarly != nil {
-				r.hungUpEarly()
-			}
-			r.abandonQueued()
-		case errors.Is(err, errAborted), errors.Is(err, os.ErrClosed):
-		default: // ECONNRESET: closed with data unread
-			r.closedHard()
-		}
-		return
-	}
 }
 
 func (r *relay) send(p []byte) {
@@ -269,7 +236,7 @@ func (r *relay) endOfFile() {
 		r.sock.disconnected(0)
 	}
 	// Until the program has closed its socket, only that can come.
-	if r.await(r.gone) != nil {
+	if !r.awaitGone() {
 		return
 	}
 	r.sock.closedByProgram()
@@ -300,84 +267,6 @@ func (r *relay) abandonQueued() {
 	if t != nil {
 		t.Reset()
 	}
-}
-
-// read waits for bytes of the program's. It has a buffer only when there are
-// some: the caller puts it back when n > 0.
-func (r *relay) read() (buf *[relayBuffer]byte, n int, err error) {
-	werr := r.await(func() bool {
-		buf = buffers.Get().(*[relayBuffer]byte)
-		n, err = r.receive(buf[:])
-		if n == 0 {
-			buffers.Put(buf)
-		}
-		return err != unix.EAGAIN
-	})
-	if werr != nil {
-		return nil, 0, werr
-	}
-	return buf, n, err
-}
-
-// await calls ready whenever something happened at the end, until it says so.
-// os.ErrClosed: the end was closed.
-func (r *relay) await(ready func() bool) error {
-	for {
-		switch err := r.raw.Read(func(uintptr) bool { return ready() }); {
-		case err == nil:
-			return nil
-		case !errors.Is(err, os.ErrDeadlineExceeded):
-			return os.ErrClosed // the poller's own error has no name
-		}
-		r.end.SetReadDeadline(time.Time{}) // wake
-	}
-}
-
-// receive takes what is in the queue and is not the tripwire. EAGAIN: nothing.
-func (r *relay) receive(buf []byte) (int, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for {
-		switch {
-		case r.aborted:
-			return 0, errAborted
-		case r.sock == nil || r.t == nil:
-			if closed, err := addfd.Closed(r.fd); closed || err != nil && addfd.HungUp(r.fd) {
-				return 0, errClosed
-			}
-			return 0, unix.EAGAIN
-		case len(r.early) > 0:
-			n := copy(buf, r.early)
-			r.early = r.early[n:]
-			return n, nil
-		case r.armed > 0 && r.onlyTripwire():
-			return 0, unix.EAGAIN
-		}
-		n, ours, err := addfd.Recv(r.fd, buf)
-		switch {
-		case err != nil:
-			return 0, err
-		case n == 0:
-			return 0, io.EOF
-		case !ours:
-			return n, nil
-		}
-		r.armed -= n
-	}
-}
-
-// onlyTripwire reports that nothing but the tripwire is in the queue, nor will
-// anything follow it.
-func (r *relay) onlyTripwire() bool {
-	n, err := unix.IoctlGetInt(r.fd, unix.SIOCINQ)
-	return err == nil && n <= r.armed && !readsEOF(r.fd)
-}
-
-// readsEOF reports that the program's end writes no more.
-func readsEOF(fd int) bool {
-	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
-	n, err := unix.Poll(p, 0)
-	return err == nil && n == 1 && p[0].Revents&(unix.POLLRDHUP|unix.POLLHUP) != 0
 }
 
 // down carries what the peer sends.
@@ -442,28 +331,7 @@ func (r *relay) downEnded(err error) {
 }
 
 func (r *relay) deliver(p []byte) error {
-	var err error
-	werr := r.raw.Write(func(fd uintptr) bool {
-		for len(p) > 0 {
-			n, e := unix.SendmsgN(int(fd), p, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
-			switch e {
-			case nil:
-				p = p[n:]
-				r.delivered.Add(uint64(n))
-			case unix.EINTR:
-			case unix.EAGAIN:
-				return false
-			default:
-				err = e
-				return true
-			}
-		}
-		return true
-	})
-	if werr != nil {
-		return os.ErrClosed // as in await
-	}
-	return err
+	return r.end.Write(p, func(n int) { r.delivered.Add(uint64(n)) })
 }
 
 // hungUp reports that the program has closed its socket.

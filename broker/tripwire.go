@@ -13,8 +13,8 @@ import (
 // closing without a shutdown before it, however that comes about, is
 // ECONNRESET to the program. When the program writes, the byte stands before
 // what it wrote and is read with it; then another is laid. That takes a copy of
-// the program's descriptor, some microseconds: a program that writes all the
-// time has it done a little later.
+// the program's descriptor, some microseconds, and is done a little later: not in
+// the way of what was written, and once for all that a program writes meanwhile.
 
 // tripwires lays tripwires anew.
 type tripwires struct {
@@ -23,37 +23,26 @@ type tripwires struct {
 	kick chan struct{}
 }
 
-// layEvery is how long a connection may be without a tripwire after a program
-// wrote that has written as short a time before.
+// layEvery is how long a connection may be without a tripwire after its program
+// wrote.
 const layEvery = 3 * time.Millisecond
 
 // searchShare: a search for a descriptor in vain is not made again before this
 // many times as long.
 const searchShare = 50
 
-// layAfter lays a tripwire after the program wrote.
-func (r *relay) layAfter() {
-	r.mu.Lock()
-	armed := r.armed > 0
-	r.mu.Unlock()
-	if armed {
-		return
-	}
-	if now := time.Now(); now.Sub(r.laid) > layEvery {
-		r.laid = now
-		r.lay()
-		return
-	}
-	r.b.tripwires.add(r)
-}
-
+// add has a tripwire laid in r's queue soon, after the program wrote.
 func (t *tripwires) add(r *relay) {
 	t.mu.Lock()
-	if t.want == nil {
+	first := t.want == nil
+	if first {
 		t.want = make(map[*relay]struct{})
 	}
 	t.want[r] = struct{}{}
 	t.mu.Unlock()
+	if !first {
+		return // run knows
+	}
 	select {
 	case t.kick <- struct{}{}:
 	default:

@@ -52,6 +52,8 @@ type udp struct {
 	*net.UDPConn
 	raw   syscall.RawConn
 	queue bool // the error queue is on (IP_RECVERR)
+	// domain is AF_INET or AF_INET6.
+	domain int
 
 	recvmmsg func(fd uintptr) bool // tryReceive
 	got      *trains               // what it brought
@@ -92,9 +94,22 @@ func newUDP(c *net.UDPConn) (*udp, error) {
 	}
 	u := &udp{UDPConn: c, raw: raw}
 	u.recvmmsg = u.tryReceive
+	if u.domain, err = u.socketDomain(); err != nil {
+		return nil, err
+	}
 	u.queue = useErrorQueue && u.enableErrorQueue()
 	u.enableTrains()
 	return u, nil
+}
+
+func (u *udp) socketDomain() (domain int, err error) {
+	cerr := u.raw.Control(func(fd uintptr) {
+		domain, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_DOMAIN)
+	})
+	if cerr != nil {
+		return 0, cerr
+	}
+	return domain, os.NewSyscallError("getsockopt SO_DOMAIN", err)
 }
 
 // dialSocket makes a UDP socket in ns that is connected to remote, from local
@@ -323,23 +338,23 @@ func (s *socket) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err
 	}
 	for try := 0; ; try++ {
 		u := s.cur.Load()
-		n, oobn, err = u.WriteMsgUDP(b, oob, addr)
+		n, err = u.send(b, oob, addr)
 		if err == nil {
-			return n, oobn, nil
+			return n, len(oob), nil
 		}
 		if s.cur.Load() != u {
 			continue // rebind came in between
 		}
 		errno, soft := networkErrno(err)
 		if !soft || errno == unix.EIO {
-			return n, oobn, err
+			return n, 0, err
 		}
 		icmps := s.takeErrors(u, errno)
 		if try < 3 && (icmps || try == 0) {
 			continue
 		}
 		if errno == unix.EMSGSIZE {
-			return n, oobn, err
+			return n, 0, err
 		}
 		if !icmps {
 			s.onError(socketError{errno: errno})

@@ -173,6 +173,26 @@ func (st *Stream) Write(p []byte) (int, error) {
 	return n, streamError(err)
 }
 
+// TryWrite is Write of all of p if that needs no waiting. False: nothing was
+// written, and Write is to be called, which has the error if there is one. What
+// QUIC holds then grows by p whatever the path takes, up to the peer's window: the
+// caller has to call Write now and then.
+func (st *Stream) TryWrite(p []byte) bool {
+	if !st.wmu.TryLock() {
+		return false
+	}
+	defer st.wmu.Unlock()
+	if st.early.begin() {
+		st.early.mu.Unlock()
+		return false
+	}
+	if st.s.Load().TryWriteAll(p) != nil {
+		return false
+	}
+	st.written.Add(uint64(len(p)))
+	return true
+}
+
 // send writes to QUIC, with its errors.
 func (st *Stream) send(p []byte) (n int, err error) {
 	if st.early != nil {

@@ -84,7 +84,7 @@ func (u *udp) tryReceive(fd uintptr) bool {
 	t := trainPool.Get().(*trains)
 	t.prepare()
 	for {
-		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&t.headers[0])), maxTrains, unix.MSG_DONTWAIT, 0, 0)
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&t.headers[0])), maxTrains, unix.MSG_DONTWAIT, 0, 0)
 		switch errno {
 		case 0:
 			t.count = int(n)
@@ -185,4 +185,8 @@ func (s *sender) of(raw *unix.RawSockaddrAny) *net.UDPAddr {
 
 func networkOrder(port *uint16) int {
 	return int(binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(port))[:]))
+}
+
+func putNetworkOrder(to *uint16, port int) {
+	binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(to))[:], uint16(port))
 }
