@@ -272,10 +272,10 @@ func (s *Server) exited(p *process) {
 // close1 closes a connection.
 func (s *Server) close1(c *conn) {
 	c.leave()
-	c.closed = true
 	delete(c.p.conns, c)
 	s.fds.Lock()
 	defer s.fds.Unlock()
+	c.closed = true
 	c.f.Close()
 	if c.netns >= 0 {
 		unix.Close(c.netns)
