@@ -55,7 +55,7 @@ func (p *packet) receive(fd int) bool {
 	if errno != 0 {
 		p.n, p.hdr.Controllen = -int(errno), 0
 	}
-	return errno != unix.EAGAIN && errno != unix.EINTR
+	return errno != unix.EAGAIN // nor EINTR, for it does not wait
 }
 
 // over: the other side has closed, or worse.
@@ -74,9 +74,10 @@ func (p *packet) control() (fds files, sender int, err error) {
 
 // reader takes the messages of one connection.
 type reader struct {
-	s  *Server
-	c  *conn
-	in *packet // nil while there is nothing
+	s    *Server
+	c    *conn
+	in   *packet // nil while nothing comes
+	held bool    // in is a message, and c.receiving held
 
 	soon   bool // the next message is expected
 	misses int  // times in a row that it did not come
@@ -99,10 +100,10 @@ func (s *Server) read(c *conn) {
 }
 
 // receive is for the poller: true when there is something to do. It does not
-// block, or nobody could close the connection. With a message it returns with
-// c.receiving held.
+// block, or nobody could close the connection.
 func (r *reader) receive(fd uintptr) bool {
-	if !r.c.receiving.TryLock() {
+	r.held = r.c.receiving.TryLock()
+	if !r.held {
 		return true
 	}
 	if r.in == nil {
@@ -113,6 +114,7 @@ func (r *reader) receive(fd uintptr) bool {
 		return true
 	}
 	r.c.receiving.Unlock()
+	r.held = false
 	packets.Put(r.in)
 	r.in = nil
 	return false
@@ -120,7 +122,7 @@ func (r *reader) receive(fd uintptr) bool {
 
 // one handles what receive had; false: the connection is over.
 func (r *reader) one() bool {
-	if r.in == nil { // somebody else receives
+	if !r.held { // somebody else receives
 		r.s.drain(r.c)
 		return true
 	}
