@@ -1,6 +1,7 @@
 package hook
 
 import (
+	"errors"
 	"os"
 	"sync"
 
@@ -26,6 +27,8 @@ func newProcess(g *Guest) *process {
 	}
 	return p
 }
+
+var errNoRights = errors.New("the process cannot be looked at")
 
 // look gives the process's files and memory. The kernel grants it by the rules
 // of ptrace(2).

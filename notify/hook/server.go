@@ -1,7 +1,6 @@
 package hook
 
 import (
-	"errors"
 	"os"
 	"sync"
 	"time"
@@ -325,5 +324,3 @@ func (s *Server) end() {
 	s.turn.Unlock()
 	s.readers.Wait()
 }
-
-var errNoRights = errors.New("the process cannot be looked at")
