@@ -163,7 +163,7 @@ func (b *Broker) serveDoor(h *hooked) error {
 			g, err := hook.Receive(c, int(p.PID))
 			switch {
 			case err != nil:
-				b.log.Warn("hello refused", "error", err)
+				b.log.Warn("hello refused", "error", err, "pid", p.PID, "uid", p.UID)
 			case g.Session != h.id:
 				g.Refuse(fmt.Errorf("this broker serves another process tree"))
 			case !h.Add(g):

@@ -55,7 +55,7 @@ type Session struct {
 type source interface {
 	// serve has s answer calls until the last task has ended, or Stop.
 	serve(s *Session) error
-	// Post has f run on the thread of serve; false when that has ended.
+	// Post has f run in a turn of the session; false when serve has ended.
 	Post(f func()) bool
 	// Stop ends serve from any goroutine.
 	Stop()

@@ -347,8 +347,8 @@ static long try(struct pq_slot *s, const struct pq_args *c, int pid, int tid, lo
 	long r;
 
 	*broken = 0;
-	if (!s->cookie || !pq_is_ours(s->fd, s->cookie)) {
-		s->cookie = 0;
+	if (!pq_is_ours(s->fd, s->cookie)) {
+		pq_disconnect(s);
 		r = pq_connect(s, pid);
 		if (r < 0) {
 			*broken = r;

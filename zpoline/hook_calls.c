@@ -1,6 +1,6 @@
 /*
  * Which calls are the broker's: those that poemq-launch's filter traps
- * (launcher/filter.go, where the reasons stand). A test holds the two together.
+ * (package launcher/filter, where the reasons stand). A test holds the two together.
  */
 #include "hook.h"
 

@@ -33,14 +33,7 @@ static struct door {
 	uint64_t cookie;
 } doors[DOORS];
 
-int pq_is_ours(int fd, uint64_t cookie)
-{
-	uint64_t is = 0;
-	unsigned int len = sizeof(is);
-
-	return pq_sys(SYS_getsockopt, fd, SOL_SOCKET, SO_COOKIE, &is, &len) == 0 && is == cookie;
-}
-
+/* A socket's own number, which is never 0; 0 for what is none. */
 static uint64_t cookie(int fd)
 {
 	uint64_t is = 0;
@@ -48,6 +41,8 @@ static uint64_t cookie(int fd)
 
 	return pq_sys(SYS_getsockopt, fd, SOL_SOCKET, SO_COOKIE, &is, &len) == 0 ? is : 0;
 }
+
+int pq_is_ours(int fd, uint64_t c) { return c != 0 && cookie(fd) == c; }
 
 static void door_add(int pid, int fd, uint64_t c)
 {

@@ -2,6 +2,7 @@
 #include "hook.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -94,7 +95,7 @@ static void quic(const char *text)
 static void name(void)
 {
 	long n = -1;
-	int fd = pq_sys(SYS_open, "/proc/self/comm", 02000000 /* O_CLOEXEC */, 0);
+	int fd = pq_sys(SYS_open, "/proc/self/comm", O_RDONLY | O_CLOEXEC, 0);
 
 	if (fd >= 0) {
 		n = pq_sys(SYS_read, fd, pq_config.name, sizeof(pq_config.name));

@@ -47,15 +47,20 @@ func newCall(s *Server, c *conn, m *message) *Call {
 	return r
 }
 
-// handled ends what is only good while the first handler runs.
-func (r *Call) handled() {
-	r.fresh.Store(false)
+// letGo closes the copies that came with the call.
+func (r *Call) letGo() {
 	for _, fd := range []*int{&r.file, &r.netns} {
 		if *fd >= 0 {
 			unix.Close(*fd)
 			*fd = -1
 		}
 	}
+}
+
+// handled ends what is only good while the first handler runs.
+func (r *Call) handled() {
+	r.fresh.Store(false)
+	r.letGo()
 	if !r.over.Load() { // it waits: the buffer is another's soon
 		for i := range r.mems {
 			r.mems[i].data = append([]byte{}, r.mems[i].data...)
@@ -247,6 +252,9 @@ func (r *Call) send(a answer, fd int) error {
 		return errGone
 	}
 	r.c.call = nil
+	if a.kind != answerInstall { // whose then may want them
+		r.letGo() // before the program goes on, and closes what may be the last one but ours
+	}
 	a.id, a.replace = r.id, r.replace
 	fds := slices.Clip(r.with)
 	if fd >= 0 {

@@ -1,7 +1,9 @@
 package hook
 
 import (
+	"errors"
 	"os"
+	"sync"
 
 	"github.com/poemq/poemq/notify"
 	"golang.org/x/sys/unix"
@@ -25,6 +27,8 @@ func newProcess(g *Guest) *process {
 	}
 	return p
 }
+
+var errNoRights = errors.New("the process cannot be looked at")
 
 // look gives the process's files and memory. The kernel grants it by the rules
 // of ptrace(2).
@@ -53,11 +57,16 @@ func (p *process) close() {
 // conn is one connection of a process. It is of the server's turns, but for f.
 type conn struct {
 	f      *os.File
-	fd     int // of f
-	closed bool
-	netns  int // of the process when it was made, or -1
-	p      *process
-	call   *Call // that waits for its answer; or nil
+	fd     int  // of f
+	closed bool // guarded by the server's fds, too
+
+	// receiving is held from before a message is received until it has had its
+	// turn: they have it in their order. It is locked before the turn.
+	receiving sync.Mutex
+
+	netns int // of the process when it was made, or -1
+	p     *process
+	call  *Call // that waits for its answer; or nil
 	// taken is called with the receipt for the descriptor that was sent last; nil
 	// when none is awaited.
 	taken func(at int, err error)

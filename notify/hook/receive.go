@@ -1,6 +1,8 @@
 package hook
 
 import (
+	"maps"
+	"slices"
 	"sync"
 	"time"
 	"unsafe"
@@ -53,7 +55,7 @@ func (p *packet) receive(fd int) bool {
 	if errno != 0 {
 		p.n, p.hdr.Controllen = -int(errno), 0
 	}
-	return errno != unix.EAGAIN && errno != unix.EINTR
+	return errno != unix.EAGAIN // nor EINTR, for it does not wait
 }
 
 // over: the other side has closed, or worse.
@@ -70,45 +72,77 @@ func (p *packet) control() (fds files, sender int, err error) {
 	return control(p.oob[:p.hdr.Controllen], p.room[:0])
 }
 
+// reader takes the messages of one connection.
+type reader struct {
+	s    *Server
+	c    *conn
+	in   *packet // nil while nothing comes
+	held bool    // in is a message, and c.receiving held
+
+	soon   bool // the next message is expected
+	misses int  // times in a row that it did not come
+}
+
 // read takes the messages of c until it is closed.
 func (s *Server) read(c *conn) {
-	raw, err := c.f.SyscallConn()
-	if err != nil {
-		s.dropLater(c)
-		return
+	r := &reader{s: s, c: c}
+	if raw, err := c.f.SyscallConn(); err == nil {
+		receive := r.receive
+		for raw.Read(receive) == nil && r.one() {
+		}
 	}
-	var in *packet
-	soon := false // the next message is expected
-	misses := 0   // times in a row that it did not come
-	receive := func(fd uintptr) bool {
-		if in == nil {
-			in = packets.Get().(*packet)
-		}
-		if in.receive(int(fd)) {
-			misses = 0
-			return true
-		}
-		if soon {
-			soon = false
-			if misses++; (misses <= missesBear || misses%missesEvery == 0) && in.receiveSoon(int(fd)) {
-				misses = 0
-				return true
-			}
-		}
-		packets.Put(in)
-		in = nil
+	if r.in != nil {
+		packets.Put(r.in)
+	}
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	s.drop(c)
+}
+
+// receive is for the poller: true when there is something to do. It does not
+// block, or nobody could close the connection.
+func (r *reader) receive(fd uintptr) bool {
+	r.held = r.c.receiving.TryLock()
+	if !r.held {
+		return true
+	}
+	if r.in == nil {
+		r.in = packets.Get().(*packet)
+	}
+	if r.in.receive(int(fd)) || r.soon && r.receiveSoon(int(fd)) {
+		r.misses = 0
+		return true
+	}
+	r.c.receiving.Unlock()
+	r.held = false
+	packets.Put(r.in)
+	r.in = nil
+	return false
+}
+
+// one handles what receive had; false: the connection is over.
+func (r *reader) one() bool {
+	if !r.held { // somebody else receives
+		r.s.drain(r.c)
+		return true
+	}
+	defer r.c.receiving.Unlock()
+	if r.in.over() {
 		return false
 	}
-	for raw.Read(receive) == nil && !in.over() {
-		soon = s.message(c, in)
-	}
-	if in != nil {
-		packets.Put(in)
-	}
-	s.dropLater(c)
+	r.soon = r.s.message(r.c, r.in)
+	return true
 }
 
 // receiveSoon is receive for a message that is expected any moment.
+func (r *reader) receiveSoon(fd int) bool {
+	r.soon = false
+	if r.misses++; r.misses > missesBear && r.misses%missesEvery != 0 {
+		return false
+	}
+	return r.in.receiveSoon(fd)
+}
+
 func (p *packet) receiveSoon(fd int) bool {
 	for began := time.Now(); time.Since(began) < soonAfter; {
 		unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
@@ -119,12 +153,6 @@ func (p *packet) receiveSoon(fd int) bool {
 	return false
 }
 
-func (s *Server) dropLater(c *conn) {
-	s.turn.Lock()
-	defer s.turn.Unlock()
-	s.drop(c)
-}
-
 // awaitExit waits for the end of p.
 func (s *Server) awaitExit(p *process) {
 	raw, err := p.f.SyscallConn()
@@ -132,8 +160,31 @@ func (s *Server) awaitExit(p *process) {
 		err = raw.Read(func(fd uintptr) bool { return ready(int(fd), unix.POLLIN)&unix.POLLIN != 0 })
 	}
 	s.turn.Lock()
+	conns := slices.Collect(maps.Keys(p.conns))
+	s.turn.Unlock()
+	for _, c := range conns {
+		s.drain(c)
+	}
+	s.turn.Lock()
 	defer s.turn.Unlock()
 	if err == nil && p.pidfd >= 0 {
 		s.exited(p)
+	}
+}
+
+// drain handles what is there: of a process that has exited, all that it said.
+func (s *Server) drain(c *conn) {
+	c.receiving.Lock()
+	defer c.receiving.Unlock()
+	in := packets.Get().(*packet)
+	defer packets.Put(in)
+	for {
+		s.fds.RLock()
+		got := !c.closed && in.receive(c.fd)
+		s.fds.RUnlock()
+		if !got || in.over() {
+			return
+		}
+		s.message(c, in)
 	}
 }

@@ -1,7 +1,6 @@
 package hook
 
 import (
-	"errors"
 	"os"
 	"sync"
 	"time"
@@ -272,10 +271,10 @@ func (s *Server) exited(p *process) {
 // close1 closes a connection.
 func (s *Server) close1(c *conn) {
 	c.leave()
-	c.closed = true
 	delete(c.p.conns, c)
 	s.fds.Lock()
 	defer s.fds.Unlock()
+	c.closed = true
 	c.f.Close()
 	if c.netns >= 0 {
 		unix.Close(c.netns)
@@ -325,5 +324,3 @@ func (s *Server) end() {
 	s.turn.Unlock()
 	s.readers.Wait()
 }
-
-var errNoRights = errors.New("the process cannot be looked at")

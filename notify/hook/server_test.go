@@ -3,8 +3,10 @@ package hook
 import (
 	"encoding/hex"
 	"errors"
+	"net"
 	"os"
 	"os/exec"
+	"strconv"
 	"testing"
 	"time"
 
@@ -246,6 +248,103 @@ func TestChildOnItsParentsConnection(t *testing.T) {
 	defer unix.Close(pair[0])
 	if _, err := newGuest(h.encode(), &files{pair[1]}, os.Getppid()); !errors.Is(err, errSender) {
 		t.Errorf("a hello with another process's pair: %v", err)
+	}
+}
+
+// What a process says before its end counts, whatever is heard of first.
+func TestReceiptBeforeTheEnd(t *testing.T) {
+	const processes = 100
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, theirs := os.NewFile(uintptr(pair[0]), "ours"), os.NewFile(uintptr(pair[1]), "theirs")
+	defer ours.Close()
+	hello := Hello{fds: helloEnd}
+	child := exec.Command("python3", "-c", `
+import array, os, socket, struct, sys
+hello, call = bytes.fromhex(sys.argv[1]), bytes.fromhex(sys.argv[2])
+door = socket.socket(fileno=3)
+for _ in range(int(sys.argv[3])):
+    if os.fork() == 0:
+        a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        says = hello[:24] + struct.pack("i", os.getpid()) + hello[28:]
+        door.sendmsg([says], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [b.fileno()]))])
+        b.close()
+        a.recv(9000)
+        a.send(call)
+        a.recv(9000)
+        a.send(struct.pack("IIi", 3, 1, 7) + call[12:])
+        os._exit(0)
+    os.wait()
+`, hex.EncodeToString(hello.encode()), hex.EncodeToString(callBytes(1, 43, [6]uint64{3})), strconv.Itoa(processes))
+	child.ExtraFiles = []*os.File{theirs}
+	child.Stderr = os.Stderr
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = child.Process.Kill()
+		_ = child.Wait()
+	}()
+	theirs.Close()
+	front, err := net.FileConn(ours)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer front.Close()
+	heard := make(chan bool, processes)
+	s := NewServer()
+	s.Linger = soon // from one process to the next
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		s.Serve(func(r *Call) {
+			r.Install(0, false, func(at int, err error) { heard <- at == 7 && err == nil })
+		}, func(g *Guest) { g.Close() })
+	}()
+	buf, oob := make([]byte, maxMessage), make([]byte, oobSize)
+	for i := range processes {
+		_ = front.SetReadDeadline(time.Now().Add(soon))
+		n, oobn, _, _, err := front.(*net.UnixConn).ReadMsgUnix(buf, oob)
+		if err != nil {
+			t.Fatalf("hello %d: %v", i, err)
+		}
+		fds, _, err := control(oob[:oobn], nil)
+		h, herr := DecodeHello(buf[:n])
+		if err != nil || herr != nil {
+			t.Fatal(err, herr)
+		}
+		g, err := newGuest(buf[:n], &fds, h.PID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !s.Add(g) {
+			t.Fatal("the server has ended")
+		}
+	}
+	if err := child.Wait(); err != nil {
+		t.Error(err)
+	}
+	unheard := 0
+	for range processes {
+		select {
+		case good := <-heard:
+			if !good {
+				unheard++
+			}
+		case <-time.After(soon):
+			t.Fatal("a process ended, and nobody says what became of its call")
+		}
+	}
+	if unheard > 0 {
+		t.Errorf("of %d receipts %d were not heard", processes, unheard)
+	}
+	s.Stop()
+	select {
+	case <-served:
+	case <-time.After(soon):
+		t.Error("the server does not end")
 	}
 }
 

@@ -142,8 +142,12 @@ func (o *output) lines(n int) []string {
 	o.t.Helper()
 	var lines []string
 	await(o.t, fmt.Sprintf("%d lines", n), func() bool {
-		lines = strings.Split(strings.TrimSuffix(o.stdout(), "\n"), "\n")
-		return o.stdout() != "" && len(lines) >= n
+		lines = nil
+		said := o.stdout()
+		if end := strings.LastIndex(said, "\n"); end >= 0 { // what follows is not whole yet
+			lines = strings.Split(said[:end], "\n")
+		}
+		return len(lines) >= n
 	})
 	return lines
 }

@@ -10,6 +10,7 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -255,10 +256,10 @@ int main(int argc, char **argv)
 			printf("accept: %s\n", accept(listening, NULL, NULL) < 0 ? strerrorname_np(errno) : "a connection");
 		else if (!strcmp(w, "pair"))
 			printf("pair: %s\n", make_pair());
-		else if (!strcmp(w, "read"))
-			carry(w, read(ends[0], &byte, 1));
 		else if (!strcmp(w, "write"))
 			carry(w, write(ends[0], "x", 1));
+		else if (!strcmp(w, "ended")) /* waits until its connection has */
+			printf("ended: %d\n", poll(&(struct pollfd){ .fd = ends[0] }, 1, -1));
 		else if (!strcmp(w, "accepted")) /* a read of the other end */
 			carry(w, read(ends[1], &byte, 1));
 		else if (!strcmp(w, "connect"))
