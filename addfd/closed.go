@@ -12,14 +12,11 @@ import (
 // HungUp: shutting down both directions, by either side, looks the same. An
 // error says that it cannot be told.
 func Closed(end int) (bool, error) {
-	p := []unix.PollFd{{Fd: int32(end)}}
-	if _, err := unix.Poll(p, 0); err == nil {
-		switch {
-		case p[0].Revents&unix.POLLHUP == 0:
-			return false, nil
-		case p[0].Revents&unix.POLLERR != 0:
-			return true, nil // closed with data unread; nothing else sets it
-		}
+	switch now := Events(end, 0); {
+	case now&unix.POLLHUP == 0:
+		return false, nil
+	case now&unix.POLLERR != 0:
+		return true, nil // closed with data unread; nothing else sets it
 	}
 	if n, err := unix.IoctlGetInt(end, unix.SIOCOUTQ); err == nil && n > 0 {
 		return false, nil // what waits to be read is dropped at the last close

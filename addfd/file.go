@@ -37,14 +37,6 @@ func Nonblocking(fd int) bool {
 	return err == nil && fl&unix.O_NONBLOCK != 0
 }
 
-// HungUp reports that an end's other end is closed, or that both directions
-// were shut down, which Closed tells apart.
-func HungUp(fd int) bool {
-	p := []unix.PollFd{{Fd: int32(fd)}}
-	n, err := unix.Poll(p, 0)
-	return err == nil && n == 1 && p[0].Revents&(unix.POLLHUP|unix.POLLNVAL) != 0
-}
-
 // Inode is what /proc/PID/fd shows of a socket; 0 when it is not known.
 func Inode(fd int) uint64 {
 	var st unix.Stat_t

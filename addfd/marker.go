@@ -63,14 +63,19 @@ func SetSendBuffer(fd, bytes int) error {
 // tells that they are bytes of ours, to be dropped. The two never come mixed.
 // n == 0 with no error is the end of file. EAGAIN: nothing there. ECONNRESET:
 // the program closed with data unread.
-func Recv(end int, buf []byte) (n int, ours bool, err error) {
+func Recv(end int, buf []byte) (n int, ours bool, err error) { return recv(end, buf, 0) }
+
+// Peek is Recv that leaves what it reads in the queue (MSG_PEEK).
+func Peek(end int, buf []byte) (n int, ours bool, err error) { return recv(end, buf, unix.MSG_PEEK) }
+
+func recv(end int, buf []byte, flags uintptr) (n int, ours bool, err error) {
 	var control [64]byte // one struct ucred: cmsghdr (16) + 12, aligned
 	iov := unix.Iovec{Base: &buf[0]}
 	iov.SetLen(len(buf))
 	msg := unix.Msghdr{Iov: &iov, Iovlen: 1, Control: &control[0]}
 	msg.SetControllen(len(control))
 	for {
-		r, _, e := unix.RawSyscall(unix.SYS_RECVMSG, uintptr(end), uintptr(unsafe.Pointer(&msg)), unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
+		r, _, e := unix.RawSyscall(unix.SYS_RECVMSG, uintptr(end), uintptr(unsafe.Pointer(&msg)), unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC|flags)
 		if e == unix.EINTR {
 			continue
 		}

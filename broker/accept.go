@@ -117,6 +117,7 @@ func (s *Session) acceptedSocket(from *Socket, t taken) (*Socket, error) {
 		local: scoped(t.local, from.local.Addr()), remote: scoped(t.remote, from.local.Addr()),
 		opts: inherited(from.opts, from.domain, from.local), relay: t.relay, direct: t.direct != "", accepted: true, shared: from.hold.share(),
 	}
+	sock.narrow.Store(slices.ContainsFunc(sock.opts, option.sizesSending))
 	sock.setOnPair(t.fd)
 	return sock, nil
 }
@@ -276,11 +277,11 @@ func (r *relay) countMarker() bool {
 	if r.done {
 		return false
 	}
-	n, err := unix.IoctlGetInt(r.fd, unix.SIOCINQ)
-	if err != nil || n <= r.armed {
+	n, err := addfd.Unread(r.fd)
+	if err != nil || n <= r.armed+r.seen {
 		return false
 	}
-	r.armed = n
+	r.armed = n - r.seen
 	return true
 }
 

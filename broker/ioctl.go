@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"unsafe"
 
+	"github.com/poemq/poemq/addfd"
 	"github.com/poemq/poemq/notify"
 	"golang.org/x/sys/unix"
 )
@@ -94,9 +95,9 @@ func (r *relay) unsent() int {
 	if r.done {
 		return 0
 	}
-	n, err := unix.IoctlGetInt(r.fd, unix.SIOCINQ)
+	n, err := addfd.Unread(r.fd)
 	if err != nil {
 		return 0
 	}
-	return max(0, n-r.armed) + len(r.early)
+	return max(0, n-r.armed-r.seen) + len(r.early)
 }

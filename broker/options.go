@@ -248,7 +248,7 @@ func setSteering(r Request, fd int, o option) unix.Errno {
 // fillsNow reports that o would make a socket writable whose connection is not
 // there yet; it is set when it is.
 func (s *Socket) fillsNow(o option) bool {
-	if o.name != unix.SO_SNDBUF && o.name != unix.SO_SNDBUFFORCE {
+	if !o.sizesSending() {
 		return false
 	}
 	s.mu.Lock()
@@ -260,7 +260,15 @@ func (s *Socket) fillsNow(o option) bool {
 	return true
 }
 
+// sizesSending: o is how large the send buffer is.
+func (o option) sizesSending() bool {
+	return o.level == unix.SOL_SOCKET && (o.name == unix.SO_SNDBUF || o.name == unix.SO_SNDBUFFORCE)
+}
+
 func (s *Socket) remember(o option) {
+	if o.sizesSending() {
+		s.narrow.Store(true)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, p := range s.opts {

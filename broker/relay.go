@@ -42,8 +42,10 @@ type relay struct {
 	// listening socket's queue.
 	sock *Socket
 	t    transport
+	try  trier // t, if it is one
 	// armed counts bytes of ours in the end's queue. The last is the tripwire.
 	armed   int
+	seen    int    // octets at the head of the queue that the transport has already
 	early   []byte // what the program wrote among the fillers
 	aborted bool
 	done    bool
@@ -60,7 +62,8 @@ type relay struct {
 	// which was in vain before.
 	searchFrom time.Time
 
-	tried     int           // octets given to the transport since it last had us wait; up's
+	tried     int           // octets given to the transport since it last could have us wait
+	laid      time.Time     // when the last tripwire was, for up only
 	delivered atomic.Uint64 // octets given to our program
 }
 
@@ -124,6 +127,7 @@ func (r *relay) leave() {
 func (r *relay) start(t transport) {
 	r.mu.Lock()
 	r.t = t
+	r.try, _ = t.(trier)
 	dead := r.aborted || r.done
 	if !dead {
 		r.running++
@@ -187,6 +191,9 @@ func (r *relay) send(p []byte) {
 	if _, err := r.t.Write(p); err != nil {
 		r.writeFailed(err)
 	}
+	r.mu.Lock()
+	r.tried = 0
+	r.mu.Unlock()
 }
 
 func (r *relay) stoppedWriting() bool {

@@ -1,6 +1,9 @@
 package broker
 
-import "golang.org/x/sys/unix"
+import (
+	"github.com/poemq/poemq/addfd"
+	"golang.org/x/sys/unix"
+)
 
 // shutdown answers shutdown(2) as inet_shutdown does.
 func (s *Session) shutdown(r Request, sock *Socket, c *copyFd) {
@@ -108,8 +111,8 @@ func (r *relay) ends() (ours, theirs bool) {
 	if r.done {
 		return true, true
 	}
-	n, err := unix.IoctlGetInt(r.fd, unix.SIOCINQ)
-	return err == nil && n <= r.armed && readsEOF(r.fd), r.downDone
+	n, err := addfd.Unread(r.fd)
+	return err == nil && n <= r.armed+r.seen && addfd.ReadsEOF(r.fd), r.downDone
 }
 
 // over reports that both directions have ended: to TCP there is no connection

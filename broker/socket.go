@@ -33,6 +33,9 @@ type Socket struct {
 	// shutdown is that a program has called, or may have called, shutdown(2) on it.
 	// If none has, an end without a living other end says that it is closed.
 	shutdown atomic.Bool
+	// narrow: the program has chosen a send buffer, which what stays unread at our
+	// end could fill.
+	narrow atomic.Bool
 
 	mu    sync.Mutex // guards what follows
 	state state

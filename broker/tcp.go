@@ -66,9 +66,6 @@ func (t *tcpTransport) Write(p []byte) (int, error) {
 	return n, tcpError(err)
 }
 
-// TryWrite leaves all to Write: the kernel may take a part only.
-func (t *tcpTransport) TryWrite([]byte) bool { return false }
-
 func tcpError(err error) error {
 	switch {
 	case err == nil, errors.Is(err, io.EOF):

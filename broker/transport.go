@@ -21,9 +21,6 @@ import (
 type transport interface {
 	io.Reader
 	io.Writer
-	// TryWrite writes all of p if that needs no waiting, else nothing: then Write
-	// is to be called, or has the error.
-	TryWrite(p []byte) bool
 	// AwaitRead returns when Read would not wait, or sooner.
 	AwaitRead()
 	// CloseWrite is TCP's FIN.

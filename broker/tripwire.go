@@ -12,9 +12,10 @@ import (
 // A byte of ours stays unread in the queue of every end, so that the end's
 // closing without a shutdown before it, however that comes about, is
 // ECONNRESET to the program. When the program writes, the byte stands before
-// what it wrote and is read with it; then another is laid. That takes a copy of
-// the program's descriptor, some microseconds, and is done a little later: not in
-// the way of what was written, and once for all that a program writes meanwhile.
+// what it wrote and is read with it. Of what is little the last octet then stays
+// unread instead (up.go); otherwise another byte is laid. That takes a copy of
+// the program's descriptor, some microseconds: a program that writes all the
+// time has it done a little later.
 
 // tripwires lays tripwires anew.
 type tripwires struct {
@@ -23,15 +24,25 @@ type tripwires struct {
 	kick chan struct{}
 }
 
-// layEvery is how long a connection may be without a tripwire after its program
-// wrote.
+// layEvery is how long a connection may be without a tripwire after a program
+// wrote that has written as short a time before.
 const layEvery = 3 * time.Millisecond
 
 // searchShare: a search for a descriptor in vain is not made again before this
 // many times as long.
 const searchShare = 50
 
-// add has a tripwire laid in r's queue soon, after the program wrote.
+// layAfter lays a tripwire after the program wrote.
+func (r *relay) layAfter() {
+	if now := time.Now(); now.Sub(r.laid) > layEvery {
+		r.laid = now
+		r.lay()
+		return
+	}
+	r.b.tripwires.add(r)
+}
+
+// add has r tidied, or a tripwire laid in its queue, soon.
 func (t *tripwires) add(r *relay) {
 	t.mu.Lock()
 	first := t.want == nil
@@ -70,9 +81,27 @@ func (t *tripwires) run(ctx context.Context) {
 		t.want = nil
 		t.mu.Unlock()
 		for r := range want {
-			r.lay()
+			if !r.tidy() {
+				r.lay()
+			}
 		}
 	}
+}
+
+// tidy leaves one octet in r's queue of those that were carried: more would count
+// in the program's send buffer. False: there are none.
+func (r *relay) tidy() bool {
+	if !r.end.Hold() {
+		return true
+	}
+	defer r.end.Release()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.seen == 0 {
+		return false
+	}
+	_ = r.dropSeen(1) // an error is up's to find
+	return true
 }
 
 // lay puts a tripwire into r's queue, unless there is something unread, which
@@ -80,7 +109,7 @@ func (t *tripwires) run(ctx context.Context) {
 func (r *relay) lay() {
 	r.mu.Lock()
 	sock := r.sock
-	skip := r.aborted || r.done || r.armed > 0 || sock == nil || addfd.HungUp(r.fd) || time.Now().Before(r.searchFrom)
+	skip := r.aborted || r.done || r.armed+r.seen > 0 || sock == nil || addfd.HungUp(r.fd) || time.Now().Before(r.searchFrom)
 	r.mu.Unlock()
 	if skip {
 		return
@@ -172,7 +201,7 @@ func (r *relay) abort() {
 
 // unread reports that there is something in the end's queue.
 func (r *relay) unread() bool {
-	n, err := unix.IoctlGetInt(r.fd, unix.SIOCINQ)
+	n, err := addfd.Unread(r.fd)
 	return err == nil && n > 0
 }
 

@@ -24,23 +24,99 @@ const (
 	// untilWait is how much QUIC is given before up waits until it has sent
 	// that: what it takes without our waiting is not held back by congestion.
 	untilWait = 32 << 10
+	// seenMost is how many octets that were carried may stay in the queue.
+	// tidy leaves one.
+	seenMost = 2 << 10
 )
 
+// trier is a transport that can be written to without waiting, all or nothing.
+type trier interface{ TryWrite(p []byte) bool }
+
 // Look carries what the program wrote, if that is little (ends.Looker).
-func (r *relay) Look() {
-	for {
-		buf, n, err := r.read()
-		switch {
-		case n > 0 && r.sendNow(buf[:n]):
-			buffers.Put(buf)
-			r.b.tripwires.add(r)
-		case n > 0 || !errors.Is(err, unix.EAGAIN):
-			go r.up(buf, n, err)
-			return
-		case r.end.Rest():
+func (r *relay) Look(over bool) {
+	buf := buffers.Get().(*[relayBuffer]byte)
+	defer buffers.Put(buf)
+	for !over && r.carryNow(buf[:]) {
+		if r.end.Rest() {
 			return
 		}
+		over = addfd.ReadsEOF(r.fd) // may be what happened meanwhile; a closed end is found out aside
 	}
+	go r.LookAside()
+}
+
+// carryNow carries all that the program wrote. False: there is something that
+// takes more than that; nothing, or a part, was carried.
+//
+// It only looks at it (MSG_PEEK). What was carried stays in the queue until more
+// comes or tidy drops it: unread, it serves as the tripwire, and for a program
+// that waits for the answer in read(2) taking it out would be a wake-up for
+// nothing.
+func (r *relay) carryNow(buf []byte) bool {
+	if !r.end.Hold() {
+		return false
+	}
+	defer r.end.Release()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for {
+		n, err := addfd.Unread(r.fd)
+		switch {
+		case err != nil || r.aborted:
+			return false
+		case r.sock == nil || r.t == nil:
+			return !addfd.HungUp(r.fd)
+		case n <= r.armed+r.seen && len(r.early) == 0:
+			return !addfd.ReadsEOF(r.fd)
+		case r.try == nil || r.stopped || len(r.early) > 0 || n-r.armed-r.seen > quickOctets || r.tried > untilWait || r.sock.narrow.Load():
+			return false
+		}
+		m, ours, err := addfd.Peek(r.fd, buf)
+		switch {
+		case err != nil:
+			return false
+		case ours:
+			if m, ours, err = addfd.Recv(r.fd, buf[:m]); err != nil || !ours {
+				return false // never: nobody else reads
+			}
+			r.armed -= m
+			continue
+		case m <= r.seen: // what follows is another's
+			if r.dropSeen(0) != nil {
+				return false
+			}
+			continue
+		case !r.try.TryWrite(buf[r.seen:m]):
+			return false
+		}
+		r.sent.Add(uint64(m - r.seen))
+		r.tried += m - r.seen
+		r.seen = m
+		if m > seenMost && r.dropSeen(1) != nil {
+			return false
+		}
+		r.b.tripwires.add(r)
+		if n == m+r.armed {
+			return true
+		}
+	}
+}
+
+// dropSeen takes what was carried out of the queue, but for so many octets.
+// r.mu is held.
+func (r *relay) dropSeen(left int) error {
+	var buf [seenMost]byte
+	for r.seen > left {
+		n, _, err := addfd.Recv(r.fd, buf[:min(len(buf), r.seen-left)])
+		switch {
+		case err != nil:
+			return err
+		case n == 0:
+			return io.EOF // the queue was emptied by another
+		}
+		r.seen -= n
+	}
+	return nil
 }
 
 // LookAside is Look when there may be more to do than that.
@@ -56,7 +132,7 @@ func (r *relay) up(buf *[relayBuffer]byte, n int, err error) {
 		if n > 0 {
 			r.send(buf[:n])
 			buffers.Put(buf)
-			r.b.tripwires.add(r)
+			r.layAfter()
 		} else if !errors.Is(err, unix.EAGAIN) {
 			break
 		} else if r.end.Rest() {
@@ -78,17 +154,6 @@ func (r *relay) up(buf *[relayBuffer]byte, n int, err error) {
 	}
 	r.carriedAll()
 	r.leave()
-}
-
-// sendNow sends p if nothing has to be waited for.
-func (r *relay) sendNow(p []byte) bool {
-	r.tried += len(p)
-	if len(p) > quickOctets || r.tried > untilWait || r.stoppedWriting() || !r.t.TryWrite(p) {
-		r.tried = 0
-		return false
-	}
-	r.sent.Add(uint64(len(p)))
-	return true
 }
 
 // read takes what the program wrote. EAGAIN: nothing. There is a buffer only when
@@ -139,8 +204,11 @@ func (r *relay) receive(buf []byte) (int, error) {
 			n := copy(buf, r.early)
 			r.early = r.early[n:]
 			return n, nil
-		case r.armed > 0 && r.onlyTripwire():
+		case r.onlyOurs():
 			return 0, unix.EAGAIN
+		}
+		if err := r.dropSeen(0); err != nil {
+			return 0, err
 		}
 		n, ours, err := addfd.Recv(r.fd, buf)
 		switch {
@@ -172,16 +240,12 @@ func (r *relay) whyHungUp() error {
 	return unix.EAGAIN
 }
 
-// onlyTripwire reports that nothing but the tripwire is in the queue, nor will
-// anything follow it.
-func (r *relay) onlyTripwire() bool {
-	n, err := unix.IoctlGetInt(r.fd, unix.SIOCINQ)
-	return err == nil && n <= r.armed && !readsEOF(r.fd)
-}
-
-// readsEOF reports that the program's end writes no more.
-func readsEOF(fd int) bool {
-	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
-	n, err := unix.Poll(p, 0)
-	return err == nil && n == 1 && p[0].Revents&(unix.POLLRDHUP|unix.POLLHUP) != 0
+// onlyOurs reports that nothing but the tripwire, or what serves as one, is in the
+// queue, nor will anything follow it.
+func (r *relay) onlyOurs() bool {
+	if r.armed+r.seen == 0 {
+		return false
+	}
+	n, err := addfd.Unread(r.fd)
+	return err == nil && n <= r.armed+r.seen && !addfd.ReadsEOF(r.fd)
 }

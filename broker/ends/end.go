@@ -14,10 +14,13 @@ import (
 // no other begins meanwhile, and they, or a goroutine they leave it to, must come
 // to an end of it by Rest. Without that there is no other look any more.
 type Looker interface {
-	// Look is called when something happened at the end. It must not wait,
-	// nor take longer than reading from it: other ends wait for it.
-	Look()
-	// LookAside is the same on a goroutine of its own.
+	// Look is called when something happened at the end; over tells that nothing
+	// will follow what is in its queue (EPOLLRDHUP, EPOLLHUP) or that there is an
+	// error. It must not wait, nor take longer than reading from it: other ends
+	// wait for it.
+	Look(over bool)
+	// LookAside is the same on a goroutine of its own, when what happened is not
+	// known.
 	LookAside()
 }
 
@@ -222,7 +225,7 @@ func (e *End) Close() {
 	}
 	e.closed = true
 	e.set.remove(e)
-	unix.Close(e.fd)
+	unix.RawSyscall(unix.SYS_CLOSE, uintptr(e.fd), 0, 0)
 	e.tellRoom()
 	e.mu.Unlock()
 	e.Poke()

@@ -38,7 +38,7 @@ func newReader(t *testing.T, set *ends.Set) (r *reader, program int) {
 	return r, fds[1]
 }
 
-func (r *reader) Look() {
+func (r *reader) Look(bool) {
 	if r.looks.Add(1)%2 == 0 {
 		go r.LookAside()
 		return
@@ -283,7 +283,7 @@ type parker struct {
 	begun, news chan struct{}
 }
 
-func (p *parker) Look() { go p.LookAside() }
+func (p *parker) Look(bool) { go p.LookAside() }
 
 func (p *parker) LookAside() {
 	close(p.begun)

@@ -123,7 +123,7 @@ func (e *End) tell(happened uint32) {
 		e.roomy()
 	}
 	if happened&^unix.EPOLLOUT != 0 && e.happened() {
-		e.looker.Look()
+		e.looker.Look(happened&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0)
 	}
 }
 
