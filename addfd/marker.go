@@ -46,6 +46,21 @@ func Trip(fd int) error {
 
 var marker = []byte{'.'}
 
+// SendBuffer is the SO_SNDBUF that an AF_UNIX socket has when it is made, in bytes
+// as getsockopt(2) tells them; 0 when none can be made.
+func SendBuffer() int {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0
+	}
+	defer unix.Close(fd)
+	n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
 // SetSendBuffer sets SO_SNDBUF of fd to bytes as setsockopt(2) takes them, and
 // leaves SO_BUF_LOCK as it was: that tells whether the program has set one.
 func SetSendBuffer(fd, bytes int) error {

@@ -16,8 +16,8 @@ const pathLossy = "bulk up, 100 Mbit/s, 50 ms, 1.0 % loss"
 // pathLane is a lane on a path of its own.
 type pathLane struct {
 	*lane
-	path       *link.Link
-	port, ones int // of the server for streams, and of that for connects
+	path *link.Link
+	ones int // port of the server for connects; the lane's is that for streams
 }
 
 func (p *pathLane) close() {

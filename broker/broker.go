@@ -75,6 +75,7 @@ type Broker struct {
 	oracle     oracle
 	tripwires  tripwires
 	ends       *ends.Set
+	narrow     bool // sockets have small send buffers here (net.core.wmem_default)
 	ledger     ledger
 	storing    *storing   // of all sessions but those with a keeper; nil: there is none
 	adopting   sync.Mutex // held while what another broker left is taken over
@@ -133,6 +134,7 @@ func New(c Config) (*Broker, error) {
 		dir.Close()
 		return nil, err
 	}
+	b.narrow = addfd.SendBuffer() < wideBuffer
 	b.tripwires.kick = make(chan struct{}, 1)
 	b.wg.Go(func() { b.tripwires.run(b.ctx) })
 	return b, nil

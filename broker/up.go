@@ -27,6 +27,9 @@ const (
 	// seenMost is how many octets that were carried may stay in the queue.
 	// tidy leaves one.
 	seenMost = 2 << 10
+	// wideBuffer is a send buffer that is writable with an octet unread of
+	// quickOctets that were written at once, many times over.
+	wideBuffer = 128 << 10
 )
 
 // trier is a transport that can be written to without waiting, all or nothing.
@@ -68,7 +71,7 @@ func (r *relay) carryNow(buf []byte) bool {
 			return !addfd.HungUp(r.fd)
 		case n <= r.armed+r.seen && len(r.early) == 0:
 			return !addfd.ReadsEOF(r.fd)
-		case r.try == nil || r.stopped || len(r.early) > 0 || n-r.armed-r.seen > quickOctets || r.tried > untilWait || r.sock.narrow.Load():
+		case r.try == nil || r.stopped || len(r.early) > 0 || n-r.armed-r.seen > quickOctets || r.tried > untilWait || r.b.narrow || r.sock.narrow.Load():
 			return false
 		}
 		m, ours, err := addfd.Peek(r.fd, buf)
