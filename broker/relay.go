@@ -68,7 +68,7 @@ type relay struct {
 }
 
 const (
-	relayBuffer = 64 << 10
+	relayBuffer = 128 << 10
 	// finWait is how long a peer may keep its direction open after our program
 	// has closed its socket (net.ipv4.tcp_fin_timeout, tcp(7)).
 	finWait = 60 * time.Second

@@ -37,7 +37,12 @@ type End struct {
 	fd     int
 	closed bool
 	room   chan struct{} // ends a wait for room; nil while nobody waits
+	wide   bool          // its send buffer is wideBuffer, or the most we may have
 }
+
+// wideBuffer is the send buffer, in octets as setsockopt(2) takes them, of an end
+// that was full once: what wakes the program to read then is worth it.
+const wideBuffer = 1 << 20
 
 // What End.turn says.
 const (
@@ -183,6 +188,7 @@ func (e *End) awaitRoom() error {
 	}
 	room := make(chan struct{}, 1)
 	e.room = room
+	e.widen()
 	err := e.set.change(e, events|unix.EPOLLOUT) // says so at once where there is some already
 	e.mu.Unlock()
 	if err != nil {
@@ -196,6 +202,18 @@ func (e *End) awaitRoom() error {
 		return os.ErrClosed
 	}
 	return e.set.change(e, events)
+}
+
+// widen makes room for more, once. Without CAP_NET_ADMIN net.core.wmem_max bounds
+// it. e.mu is held.
+func (e *End) widen() {
+	if e.wide {
+		return
+	}
+	e.wide = true
+	if unix.SetsockoptInt(e.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, wideBuffer) != nil {
+		_ = unix.SetsockoptInt(e.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, wideBuffer) // what there was will do
+	}
 }
 
 // roomy ends a wait for room.
