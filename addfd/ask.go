@@ -19,9 +19,9 @@ func Unread(fd int) (int, error) {
 	return int(n), nil
 }
 
-// Events is what poll(2) tells of fd now, of those asked for and of POLLHUP,
+// events is what poll(2) tells of fd now, of those asked for and of POLLHUP,
 // POLLERR and POLLNVAL. An error counts as none.
-func Events(fd int, asked int16) int16 {
+func events(fd int, asked int16) int16 {
 	p := unix.PollFd{Fd: int32(fd), Events: asked}
 	var now unix.Timespec
 	n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p)), 1, uintptr(unsafe.Pointer(&now)), 0, 0, 0)
@@ -33,7 +33,7 @@ func Events(fd int, asked int16) int16 {
 
 // HungUp reports that both directions of an end are shut down, or that it is
 // closed: see Closed.
-func HungUp(fd int) bool { return Events(fd, 0)&(unix.POLLHUP|unix.POLLNVAL) != 0 }
+func HungUp(fd int) bool { return events(fd, 0)&(unix.POLLHUP|unix.POLLNVAL) != 0 }
 
 // ReadsEOF reports that nothing will follow what is in fd's queue.
-func ReadsEOF(fd int) bool { return Events(fd, unix.POLLRDHUP)&(unix.POLLRDHUP|unix.POLLHUP) != 0 }
+func ReadsEOF(fd int) bool { return events(fd, unix.POLLRDHUP)&(unix.POLLRDHUP|unix.POLLHUP) != 0 }

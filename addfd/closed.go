@@ -12,7 +12,7 @@ import (
 // HungUp: shutting down both directions, by either side, looks the same. An
 // error says that it cannot be told.
 func Closed(end int) (bool, error) {
-	switch now := Events(end, 0); {
+	switch now := events(end, 0); {
 	case now&unix.POLLHUP == 0:
 		return false, nil
 	case now&unix.POLLERR != 0:

@@ -277,7 +277,7 @@ func (r *relay) countMarker() bool {
 	if r.done {
 		return false
 	}
-	n, err := addfd.Unread(r.fd)
+	n, err := addfd.Unread(r.end.FD())
 	if err != nil || n <= r.armed+r.seen {
 		return false
 	}

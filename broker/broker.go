@@ -112,8 +112,15 @@ func New(c Config) (*Broker, error) {
 		dir.Close()
 		return nil, err
 	}
+	watched, err := ends.NewSet(runtime.GOMAXPROCS(0))
+	if err != nil {
+		dock.Close()
+		dir.Close()
+		return nil, err
+	}
 	b := &Broker{
 		host: c.Host, udpPort: c.UDPPort, guarded: c.Guarded, direct: c.Direct, log: c.Log, dir: dir, dock: dock, anchors: addfd.NewAnchors(dir, c.Log), lost: addfd.NewLost(), started: time.Now(),
+		ends: watched, narrow: addfd.SendBuffer() < wideBuffer,
 		sockets: make(map[uint64]*Socket), sessions: make(map[uint64]*Session),
 		hooked: make(map[hook.SessionID]*Session),
 	}
@@ -130,11 +137,6 @@ func New(c Config) (*Broker, error) {
 		c.Policy = policy.New(policy.Prefer, nil)
 	}
 	b.SetPolicy(c.Policy)
-	if b.ends, err = ends.NewSet(runtime.GOMAXPROCS(0)); err != nil {
-		dir.Close()
-		return nil, err
-	}
-	b.narrow = addfd.SendBuffer() < wideBuffer
 	b.tripwires.kick = make(chan struct{}, 1)
 	b.wg.Go(func() { b.tripwires.run(b.ctx) })
 	return b, nil

@@ -56,7 +56,7 @@ func (s *Socket) watchLost() {
 
 // gone reports that the program has closed its socket.
 func (r *relay) gone() bool {
-	if !addfd.HungUp(r.fd) {
+	if !addfd.HungUp(r.end.FD()) {
 		return false
 	}
 	r.mu.Lock()
@@ -83,7 +83,7 @@ func (r *relay) closed(sock *Socket) (bool, error) {
 	if sock != nil && !sock.shutdown.Load() {
 		return true, nil
 	}
-	return addfd.Closed(r.fd)
+	return addfd.Closed(r.end.FD())
 }
 
 // refuse answers data for a program's socket that was shut down for both
@@ -187,11 +187,11 @@ func (r *relay) cut(errno unix.Errno) {
 // emptyEnd takes no more from the program and drops what is unread, which
 // would be a reset. r.mu is held.
 func (r *relay) emptyEnd() {
-	unix.Shutdown(r.fd, unix.SHUT_RDWR)
+	unix.Shutdown(r.end.FD(), unix.SHUT_RDWR)
 	buf := buffers.Get().(*[relayBuffer]byte)
 	defer buffers.Put(buf)
 	for {
-		if n, _, err := addfd.Recv(r.fd, buf[:]); n == 0 || err != nil {
+		if n, _, err := addfd.Recv(r.end.FD(), buf[:]); n == 0 || err != nil {
 			return
 		}
 	}

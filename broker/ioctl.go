@@ -95,7 +95,7 @@ func (r *relay) unsent() int {
 	if r.done {
 		return 0
 	}
-	n, err := addfd.Unread(r.fd)
+	n, err := addfd.Unread(r.end.FD())
 	if err != nil {
 		return 0
 	}

@@ -18,14 +18,13 @@ import (
 // relay carries one connection's bytes between the broker's end of the
 // program's socket and the transport. The end is its to close.
 //
-// up reads the end and writes the transport: as Look, in the goroutine of all
+// up reads the end and writes the transport: as Look, in the goroutine of many
 // ends, and where something has to be waited for in one of its own. down, the
 // other way, has a goroutine. The end is closed when both are done and the program
 // has closed its socket, or at once by abort, which is an error to the program.
 type relay struct {
 	b   *Broker
 	end *ends.End
-	fd  int // of end
 
 	account
 
@@ -84,7 +83,7 @@ var buffers = sync.Pool{New: func() any { return new([relayBuffer]byte) }}
 
 // newRelay takes end over. watch begins its life; start gives it bytes.
 func newRelay(b *Broker, end int) *relay {
-	r := &relay{b: b, fd: end}
+	r := &relay{b: b}
 	r.end = b.ends.New(end, r)
 	b.countRelay(1)
 	b.wg.Add(1)
@@ -291,7 +290,7 @@ func (r *relay) down() {
 				buffers.Put(buf)
 				r.t.Reset()
 				return
-			case addfd.HungUp(r.fd): // data for a closed socket
+			case addfd.HungUp(r.end.FD()): // data for a closed socket
 				buffers.Put(buf)
 				r.refuse()
 				return
@@ -326,7 +325,7 @@ func (r *relay) downEnded(err error) {
 	}
 	r.mu.Lock()
 	if !r.aborted && !r.done {
-		unix.Shutdown(r.fd, unix.SHUT_WR)
+		unix.Shutdown(r.end.FD(), unix.SHUT_WR)
 	}
 	r.mu.Unlock()
 	switch {
@@ -345,7 +344,7 @@ func (r *relay) deliver(p []byte) error {
 func (r *relay) hungUp() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.done || r.aborted || !addfd.HungUp(r.fd) {
+	if r.done || r.aborted || !addfd.HungUp(r.end.FD()) {
 		return r.done
 	}
 	closed, err := r.closed(r.sock)
@@ -359,7 +358,7 @@ func (r *relay) hungUp() bool {
 func (r *relay) discard(fillers int) {
 	r.mu.Lock()
 	if !r.aborted && !r.done {
-		unix.Shutdown(r.fd, unix.SHUT_RD)
+		unix.Shutdown(r.end.FD(), unix.SHUT_RD)
 		_ = r.takeOut(fillers - 1) // closing it frees them too
 	}
 	r.aborted = true

@@ -111,8 +111,8 @@ func (r *relay) ends() (ours, theirs bool) {
 	if r.done {
 		return true, true
 	}
-	n, err := addfd.Unread(r.fd)
-	return err == nil && n <= r.armed+r.seen && addfd.ReadsEOF(r.fd), r.downDone
+	n, err := addfd.Unread(r.end.FD())
+	return err == nil && n <= r.armed+r.seen && addfd.ReadsEOF(r.end.FD()), r.downDone
 }
 
 // over reports that both directions have ended: to TCP there is no connection

@@ -109,7 +109,7 @@ func (r *relay) tidy() bool {
 func (r *relay) lay() {
 	r.mu.Lock()
 	sock := r.sock
-	skip := r.aborted || r.done || r.armed+r.seen > 0 || sock == nil || addfd.HungUp(r.fd) || time.Now().Before(r.searchFrom)
+	skip := r.aborted || r.done || r.armed+r.seen > 0 || sock == nil || addfd.HungUp(r.end.FD()) || time.Now().Before(r.searchFrom)
 	r.mu.Unlock()
 	if skip {
 		return
@@ -154,7 +154,7 @@ func (r *relay) drain(n, left int) error {
 func (r *relay) takeOut(n int) error {
 	for n > 0 {
 		var buf [64]byte
-		got, ours, err := addfd.Recv(r.fd, buf[:min(n, len(buf))])
+		got, ours, err := addfd.Recv(r.end.FD(), buf[:min(n, len(buf))])
 		switch {
 		case err != nil:
 			return err
@@ -179,7 +179,7 @@ func (r *relay) abort() {
 	}
 	r.aborted = true
 	sock, t := r.sock, r.t
-	protected := r.unread() || addfd.HungUp(r.fd)
+	protected := r.unread() || addfd.HungUp(r.end.FD())
 	r.mu.Unlock()
 	if t != nil {
 		t.Reset()
@@ -201,7 +201,7 @@ func (r *relay) abort() {
 
 // unread reports that there is something in the end's queue.
 func (r *relay) unread() bool {
-	n, err := addfd.Unread(r.fd)
+	n, err := addfd.Unread(r.end.FD())
 	return err == nil && n > 0
 }
 

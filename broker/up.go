@@ -43,7 +43,7 @@ func (r *relay) Look(over bool) {
 		if r.end.Rest() {
 			return
 		}
-		over = addfd.ReadsEOF(r.fd) // may be what happened meanwhile; a closed end is found out aside
+		over = addfd.ReadsEOF(r.end.FD()) // may be what happened meanwhile; a closed end is found out aside
 	}
 	go r.LookAside()
 }
@@ -63,23 +63,23 @@ func (r *relay) carryNow(buf []byte) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for {
-		n, err := addfd.Unread(r.fd)
+		n, err := addfd.Unread(r.end.FD())
 		switch {
 		case err != nil || r.aborted:
 			return false
 		case r.sock == nil || r.t == nil:
-			return !addfd.HungUp(r.fd)
+			return !addfd.HungUp(r.end.FD())
 		case n <= r.armed+r.seen && len(r.early) == 0:
-			return !addfd.ReadsEOF(r.fd)
+			return !addfd.ReadsEOF(r.end.FD())
 		case r.try == nil || r.stopped || len(r.early) > 0 || n-r.armed-r.seen > quickOctets || r.tried > untilWait || r.b.narrow || r.sock.narrow.Load():
 			return false
 		}
-		m, ours, err := addfd.Peek(r.fd, buf)
+		m, ours, err := addfd.Peek(r.end.FD(), buf)
 		switch {
 		case err != nil:
 			return false
 		case ours:
-			if m, ours, err = addfd.Recv(r.fd, buf[:m]); err != nil || !ours {
+			if m, ours, err = addfd.Recv(r.end.FD(), buf[:m]); err != nil || !ours {
 				return false // never: nobody else reads
 			}
 			r.armed -= m
@@ -110,7 +110,7 @@ func (r *relay) carryNow(buf []byte) bool {
 func (r *relay) dropSeen(left int) error {
 	var buf [seenMost]byte
 	for r.seen > left {
-		n, _, err := addfd.Recv(r.fd, buf[:min(len(buf), r.seen-left)])
+		n, _, err := addfd.Recv(r.end.FD(), buf[:min(len(buf), r.seen-left)])
 		switch {
 		case err != nil:
 			return err
@@ -199,7 +199,7 @@ func (r *relay) receive(buf []byte) (int, error) {
 		case r.aborted:
 			return 0, errAborted
 		case r.sock == nil || r.t == nil:
-			if addfd.HungUp(r.fd) {
+			if addfd.HungUp(r.end.FD()) {
 				return 0, errHungUp
 			}
 			return 0, unix.EAGAIN
@@ -213,7 +213,7 @@ func (r *relay) receive(buf []byte) (int, error) {
 		if err := r.dropSeen(0); err != nil {
 			return 0, err
 		}
-		n, ours, err := addfd.Recv(r.fd, buf)
+		n, ours, err := addfd.Recv(r.end.FD(), buf)
 		switch {
 		case err != nil:
 			return 0, err
@@ -237,7 +237,7 @@ func (r *relay) whyHungUp() error {
 	if r.aborted {
 		return errAborted
 	}
-	if closed, err := addfd.Closed(r.fd); closed || err != nil {
+	if closed, err := addfd.Closed(r.end.FD()); closed || err != nil {
 		return errClosed
 	}
 	return unix.EAGAIN
@@ -249,6 +249,6 @@ func (r *relay) onlyOurs() bool {
 	if r.armed+r.seen == 0 {
 		return false
 	}
-	n, err := addfd.Unread(r.fd)
-	return err == nil && n <= r.armed+r.seen && !addfd.ReadsEOF(r.fd)
+	n, err := addfd.Unread(r.end.FD())
+	return err == nil && n <= r.armed+r.seen && !addfd.ReadsEOF(r.end.FD())
 }

@@ -183,7 +183,7 @@ func TestLastOctetStays(t *testing.T) {
 		e.settleAt(t, said)
 	}
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
-		n, err := addfd.Unread(e.fd)
+		n, err := addfd.Unread(e.end.FD())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -225,7 +225,7 @@ func TestNarrowKeepsNothing(t *testing.T) {
 	e := newEcho(t, true, "cat")
 	e.mouth.say <- []byte("hello")
 	e.settleAt(t, 5)
-	if n, err := addfd.Unread(e.fd); err != nil || n != 0 {
+	if n, err := addfd.Unread(e.end.FD()); err != nil || n != 0 {
 		t.Errorf("%d octets are unread, %v; want 0", n, err)
 	}
 	e.finish(t)

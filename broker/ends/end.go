@@ -37,12 +37,12 @@ type End struct {
 	fd     int
 	closed bool
 	room   chan struct{} // ends a wait for room; nil while nobody waits
-	wide   bool          // its send buffer is wideBuffer, or the most we may have
+	wide   bool          // its send buffer is bulkBuffer, or the most we may have
 }
 
-// wideBuffer is the send buffer, in octets as setsockopt(2) takes them, of an end
+// bulkBuffer is the send buffer, in octets as setsockopt(2) takes them, of an end
 // that was full once: what wakes the program to read then is worth it.
-const wideBuffer = 1 << 20
+const bulkBuffer = 1 << 20
 
 // What End.turn says.
 const (
@@ -58,10 +58,12 @@ func (s *Set) New(fd int, looker Looker) *End {
 	return &End{set: s.shardOf(fd), looker: looker, fd: fd}
 }
 
-// FD is the descriptor: to be used between Hold and Release.
+// FD is the descriptor, which Close may give to another file: use it between Hold
+// and Release, or where Close cannot be called.
 func (e *End) FD() int { return e.fd }
 
-// Watch begins to have l.Look called, for what has happened already as well.
+// Watch begins to have the looker called, for what has happened already as well.
+// Errors: os.ErrClosed, or epoll_ctl(2)'s.
 func (e *End) Watch() error {
 	e.turn.Store(resting)
 	e.mu.Lock()
@@ -211,8 +213,8 @@ func (e *End) widen() {
 		return
 	}
 	e.wide = true
-	if unix.SetsockoptInt(e.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, wideBuffer) != nil {
-		_ = unix.SetsockoptInt(e.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, wideBuffer) // what there was will do
+	if unix.SetsockoptInt(e.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, bulkBuffer) != nil {
+		_ = unix.SetsockoptInt(e.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, bulkBuffer) // what there was will do
 	}
 }
 

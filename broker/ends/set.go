@@ -4,8 +4,8 @@
 // EPOLLOUT of each descriptor, too; on an AF_UNIX socket that comes whenever the
 // program reads, and wakes the broker for nothing. And it wakes a goroutine for
 // each end, which for most of what programs write is more work than carrying it:
-// here one goroutine looks at all that is new, and what it hands to a QUIC
-// connection goes out together. An end that is idle needs no goroutine.
+// here the goroutine of many ends looks at all that is new, and what it hands to a
+// QUIC connection goes out together. An end that is idle needs no goroutine.
 package ends
 
 import (

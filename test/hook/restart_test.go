@@ -20,8 +20,9 @@ func TestBrokerEndsUnderConnections(t *testing.T) {
 			p := start(t, nil, append(launch("--broker", socket, "--", program),
 				"pair", "accepted", "ended", "write", "wait", "pair", "fork", "write", "accepted")...)
 			wantLines(t, p.lines(1), "pair: well")
-			// The end that wrote is without a tripwire for some milliseconds
-			// (broker/tripwire.go): what it reads is not looked at.
+			// What the end that wrote reads is not looked at: after much was
+			// written it may be without a tripwire for some milliseconds
+			// (broker/tripwire.go).
 			await(t, "the program reads", func() bool { return inCall(p, syscall.SYS_READ) })
 			_ = b.Process.Signal(signal)
 			b.wait()
