@@ -380,7 +380,9 @@ func (r *Rig) sweep() {
 
 // leftovers are the processes of this test that still run: those with its
 // marker and, since some programs write over their environment, those in the
-// process groups it made.
+// process groups it made. Others make the environment of what they start
+// themselves (podman's conmon, which cleans up after its container has been
+// removed): those with a path in the test's directory on their command line.
 func (r *Rig) leftovers() (pids []int) {
 	r.mu.Lock()
 	groups := make(map[string]bool)
@@ -388,11 +390,12 @@ func (r *Rig) leftovers() (pids []int) {
 		groups[strconv.Itoa(p.Pid())] = true
 	}
 	r.mu.Unlock()
-	want := []byte(r.marker() + "\x00")
+	want, path := []byte(r.marker()+"\x00"), []byte(r.Dir+"/")
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
 	for _, dir := range dirs {
 		env, _ := os.ReadFile(dir + "/environ") // another user's, or gone
-		if !bytes.Contains(env, want) && !groups[group(dir)] {
+		line, _ := os.ReadFile(dir + "/cmdline")
+		if !bytes.Contains(env, want) && !groups[group(dir)] && !bytes.Contains(line, path) {
 			continue
 		}
 		if pid, err := strconv.Atoi(filepath.Base(dir)); err == nil && pid != os.Getpid() {
