@@ -102,7 +102,8 @@ func loopbackSocket(t *testing.T, o ListenOptions) *socket {
 // packet.
 func reader(t *testing.T, s interface {
 	ReadBatch([]ipv4.Message, int) (int, error)
-}, got func(packet []byte)) (ended <-chan error) {
+}, got func(packet []byte),
+) (ended <-chan error) {
 	t.Helper()
 	c := make(chan error, 1)
 	go func() {
