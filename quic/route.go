@@ -1,6 +1,7 @@
 package quic
 
 import (
+	"errors"
 	"net/netip"
 	"os"
 	"unsafe"
@@ -15,33 +16,59 @@ import (
 // are the kernel's errno for the way there: ENETUNREACH, EHOSTUNREACH, EACCES,
 // EADDRNOTAVAIL…
 func Route(ns *netns.NS, from netip.Addr, remote netip.AddrPort) (local netip.Addr, err error) {
+	if !from.IsValid() && remote.Addr().Zone() == "" {
+		// Each program's connect asks: making a socket takes most of the time,
+		// and in another namespace a turn of its thread.
+		cerr := ns.UDP(family(remote.Addr()), func(fd int) (asItWas bool) {
+			local, err = route(fd, remote)
+			return disconnect(fd) == nil
+		})
+		return local, errors.Join(cerr, err)
+	}
 	err = ns.Do(func() error {
-		local, err = route(from, remote)
+		fd, err := connectUDP(from, remote)
+		if err != nil {
+			return err
+		}
+		defer closeFD(fd)
+		a, err := localAddr(fd)
+		local = a.Addr()
 		return err
 	})
 	return local, err
 }
 
-func route(from netip.Addr, remote netip.AddrPort) (netip.Addr, error) {
-	fd, err := connectUDP(from, remote)
-	if err != nil {
+// route connects the UDP socket fd, which has no address.
+func route(fd int, remote netip.AddrPort) (netip.Addr, error) {
+	if err := address("connect", unix.SYS_CONNECT, uintptr(fd), remote); err != nil {
 		return netip.Addr{}, err
 	}
 	local, err := localAddr(fd)
-	closeFD(fd)
 	return local.Addr(), err
 }
 
-// connectUDP makes a UDP socket that is connected to remote, in the namespace of
-// the thread. from is as Route's. Each program's connect asks for one, and none of
-// these calls waits, so they are raw: see outgoing. Errors are the kernel's, as an
-// *os.SyscallError.
-func connectUDP(from netip.Addr, remote netip.AddrPort) (fd int, err error) {
-	family := unix.AF_INET6
-	if remote.Addr().Unmap().Is4() {
-		family = unix.AF_INET
+// disconnect takes a UDP socket's addresses away that connect(2) gave it, the port
+// too, which somebody may want to listen on.
+func disconnect(fd int) error {
+	nobody := unix.RawSockaddr{Family: unix.AF_UNSPEC}
+	if _, _, errno := unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&nobody)), unsafe.Sizeof(nobody)); errno != 0 {
+		return errno
 	}
-	s, _, errno := unix.RawSyscall(unix.SYS_SOCKET, uintptr(family), unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	return nil
+}
+
+func family(a netip.Addr) int {
+	if a.Unmap().Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}
+
+// connectUDP makes a UDP socket that is connected to remote, in the namespace of
+// the thread. from is as Route's. None of these calls waits, so they are raw: see
+// outgoing. Errors are the kernel's, as an *os.SyscallError.
+func connectUDP(from netip.Addr, remote netip.AddrPort) (fd int, err error) {
+	s, _, errno := unix.RawSyscall(unix.SYS_SOCKET, uintptr(family(remote.Addr())), unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if errno != 0 {
 		return -1, os.NewSyscallError("socket", errno)
 	}
