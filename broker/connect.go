@@ -353,6 +353,7 @@ const roomyBuffer = 8 << 10
 // -1. sock.mu is held.
 func (d *dialState) open(t transport, fd int) error {
 	sock := d.sock
+	var begin func(transport)
 	if d.docked() {
 		// One step makes it writable, for epoll's one edge: the larger buffer
 		// when two fillers are left, else the last filler but one.
@@ -360,6 +361,7 @@ func (d *dialState) open(t transport, fd int) error {
 		if fd >= 0 && d.sndbuf >= roomyBuffer {
 			left = 2
 		}
+		begin = d.relay.start
 		if err := d.relay.drain(d.fillers-left, left); err != nil {
 			return err
 		}
@@ -376,9 +378,9 @@ func (d *dialState) open(t transport, fd int) error {
 			return err
 		}
 		d.relay = newRelay(sock.b, end)
+		begin = d.relay.watchAndStart
 		d.relay.trip(d.copy)
 		d.relay.attach(sock)
-		d.relay.watch()
 	}
 	sock.become(connected)
 	sock.relay = d.relay
@@ -391,7 +393,7 @@ func (d *dialState) open(t transport, fd int) error {
 		sock.dropAnchor()
 	}
 	d.relay.why = d.why
-	d.relay.start(t)
+	begin(t)
 	return nil
 }
 

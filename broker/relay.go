@@ -44,7 +44,8 @@ type relay struct {
 	try  trier // t, if it is one
 	// armed counts bytes of ours in the end's queue. The last is the tripwire.
 	armed   int
-	seen    int    // octets at the head of the queue that the transport has already
+	seen    int    // octets of the program's in the queue, the first, that the transport has
+	glances bool   // glance has begun
 	early   []byte // what the program wrote among the fillers
 	aborted bool
 	done    bool
@@ -104,6 +105,10 @@ func (r *relay) watch() {
 	r.mu.Lock()
 	r.running++
 	r.mu.Unlock()
+	r.watchEnd()
+}
+
+func (r *relay) watchEnd() {
 	if err := r.end.Watch(); err != nil && !errors.Is(err, os.ErrClosed) {
 		r.b.log.Warn("a connection is given up", "error", err)
 		r.end.Close()
@@ -122,30 +127,61 @@ func (r *relay) leave() {
 	}
 }
 
-// start begins to carry bytes.
+// start begins to carry bytes, after watch.
 func (r *relay) start(t transport) {
+	if r.begin(t, 0) {
+		r.wake()
+	}
+}
+
+// watchAndStart is both at once: what is there already is looked at once.
+func (r *relay) watchAndStart(t transport) {
+	if r.begin(t, 1) {
+		r.watchEnd()
+	} else {
+		r.watch() // which ends it
+	}
+}
+
+// begin begins to carry what comes from t; up is how many more directions begin.
+// False: r has ended.
+func (r *relay) begin(t transport, up int) bool {
 	r.mu.Lock()
 	r.t = t
 	r.try, _ = t.(trier)
 	dead := r.aborted || r.done
 	if !dead {
-		r.running++
+		r.running += 1 + up
 		r.b.ledger.begins(r)
 	}
 	r.mu.Unlock()
 	if dead {
 		t.Reset()
-		return
+		return false
 	}
 	go func() {
 		r.down()
 		r.leave()
 	}()
-	r.wake()
+	return true
 }
 
-// wake has up look at the end again although nothing came.
-func (r *relay) wake() { r.end.Poke() }
+// wake has up look at the end again, now that it can do more, if there is
+// anything. What comes later is news.
+func (r *relay) wake() {
+	if !r.end.Hold() {
+		return
+	}
+	r.mu.Lock()
+	n, err := addfd.Unread(r.end.FD())
+	over := err != nil || addfd.ReadsEOF(r.end.FD())
+	news := over || n > r.armed+r.seen || len(r.early) > 0
+	r.mu.Unlock()
+	r.end.Release()
+	if news {
+		r.end.Look(over)
+	}
+}
 
 func (r *relay) finish() {
 	r.mu.Lock()

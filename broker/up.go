@@ -51,10 +51,10 @@ func (r *relay) Look(over bool) {
 // carryNow carries all that the program wrote. False: there is something that
 // takes more than that; nothing, or a part, was carried.
 //
-// It only looks at it (MSG_PEEK). What was carried stays in the queue until more
-// comes or tidy drops it: unread, it serves as the tripwire, and for a program
-// that waits for the answer in read(2) taking it out would be a wake-up for
-// nothing.
+// It only looks at it (MSG_PEEK), past the tripwire and what it saw before. What
+// was carried stays in the queue until tidy drops it, or more than seenMost comes:
+// unread, it serves as the tripwire, and for a program that waits for the answer in
+// read(2) taking anything out, be it the tripwire, would be a wake-up for nothing.
 func (r *relay) carryNow(buf []byte) bool {
 	if !r.end.Hold() {
 		return false
@@ -74,50 +74,63 @@ func (r *relay) carryNow(buf []byte) bool {
 		case r.try == nil || r.stopped || len(r.early) > 0 || n-r.armed-r.seen > quickOctets || r.tried > untilWait || r.b.narrow || r.sock.narrow.Load():
 			return false
 		}
-		m, ours, err := addfd.Peek(r.end.FD(), buf)
-		switch {
-		case err != nil:
-			return false
-		case ours:
-			if m, ours, err = addfd.Recv(r.end.FD(), buf[:m]); err != nil || !ours {
-				return false // never: nobody else reads
-			}
-			r.armed -= m
-			continue
-		case m <= r.seen: // what follows is another's
-			if r.dropSeen(0) != nil {
-				return false
-			}
-			continue
-		case !r.try.TryWrite(buf[r.seen:m]):
-			return false
+		m, err := r.glance(buf)
+		if err != nil || !r.try.TryWrite(buf[:m]) {
+			return false // receive takes what is not in seen, looked at or not
 		}
-		r.sent.Add(uint64(m - r.seen))
-		r.tried += m - r.seen
-		r.seen = m
-		if m > seenMost && r.dropSeen(1) != nil {
+		r.sent.Add(uint64(m))
+		r.tried += m
+		r.seen += m
+		all := n == r.armed+r.seen
+		if r.seen > seenMost && r.dropSeen() != nil {
 			return false
 		}
 		r.b.tripwires.add(r)
-		if n == m+r.armed {
+		if all {
 			return true
 		}
 	}
 }
 
-// dropSeen takes what was carried out of the queue, but for so many octets.
-// r.mu is held.
-func (r *relay) dropSeen(left int) error {
+// glance looks at what the program wrote and nobody has looked at: the kernel
+// remembers how far that is, whatever is taken out meanwhile (SO_PEEK_OFF,
+// socket(7)). r.mu is held.
+func (r *relay) glance(buf []byte) (int, error) {
+	if !r.glances {
+		if err := addfd.PeekOn(r.end.FD()); err != nil {
+			return 0, err
+		}
+		r.glances = true
+	}
+	for {
+		switch n, ours, err := addfd.Peek(r.end.FD(), buf); {
+		case err != nil:
+			return 0, err
+		case n == 0:
+			return 0, io.EOF
+		case !ours:
+			return n, nil
+		}
+	}
+}
+
+// dropSeen takes what was carried out of the queue, but for one octet, and the
+// tripwire before it. r.mu is held.
+func (r *relay) dropSeen() error {
 	var buf [seenMost]byte
-	for r.seen > left {
-		n, _, err := addfd.Recv(r.end.FD(), buf[:min(len(buf), r.seen-left)])
+	for r.seen > 0 && r.armed+r.seen > 1 {
+		// No more than seen: where the tripwire came late, what follows is not.
+		n, ours, err := addfd.Recv(r.end.FD(), buf[:min(len(buf), r.seen, r.armed+r.seen-1)])
 		switch {
 		case err != nil:
 			return err
 		case n == 0:
 			return io.EOF // the queue was emptied by another
+		case ours:
+			r.armed -= n
+		default:
+			r.seen -= n
 		}
-		r.seen -= n
 	}
 	return nil
 }
@@ -190,7 +203,8 @@ func (r *relay) awaitGone() bool {
 	}
 }
 
-// receive takes what is in the queue and is not the tripwire. EAGAIN: nothing.
+// receive takes what is in the queue and is not the tripwire, nor carried. EAGAIN:
+// nothing.
 func (r *relay) receive(buf []byte) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -210,19 +224,23 @@ func (r *relay) receive(buf []byte) (int, error) {
 		case r.onlyOurs():
 			return 0, unix.EAGAIN
 		}
-		if err := r.dropSeen(0); err != nil {
-			return 0, err
+		most := len(buf)
+		if r.seen > 0 {
+			most = min(most, r.seen)
 		}
-		n, ours, err := addfd.Recv(r.end.FD(), buf)
+		n, ours, err := addfd.Recv(r.end.FD(), buf[:most])
 		switch {
 		case err != nil:
 			return 0, err
 		case n == 0:
 			return 0, io.EOF
-		case !ours:
+		case ours:
+			r.armed -= n
+		case r.seen > 0:
+			r.seen -= n
+		default:
 			return n, nil
 		}
-		r.armed -= n
 	}
 }
 
