@@ -128,6 +128,9 @@ func (s *Session) dial(r Request, sock *Socket, c *copyFd, remote netip.AddrPort
 		return
 	}
 	s.b.young.remove(s.b, sock)
+	// A connection that the program has just closed ends before this one begins:
+	// the two go in one packet.
+	s.b.ends.Look()
 	ctx, cancel := context.WithTimeoutCause(s.b.ctx, d.patience, unix.ETIMEDOUT)
 	d.cancel = cancel
 

@@ -46,6 +46,8 @@ type relay struct {
 	armed   int
 	seen    int    // octets of the program's in the queue, the first, that the transport has
 	glances bool   // glance has begun
+	reset   bool   // glance found that the program closed with something unread
+	left    bool   // the program has closed its socket
 	early   []byte // what the program wrote among the fillers
 	aborted bool
 	done    bool
@@ -261,13 +263,22 @@ func (r *relay) endOfFile() {
 		r.closedHard() // SO_LINGER with 0 seconds (socket(7))
 		return
 	}
-	r.finishes(endOurs)
-	err := r.t.CloseWrite()
-	switch {
-	case err == nil, errors.Is(err, quic.ErrStopped), errors.Is(err, net.ErrClosed):
-	default:
+	if err := r.closeWrite(); err != nil {
 		r.writeFailed(err)
 		return
+	}
+	// Until the program has closed its socket, only that can come.
+	if r.awaitGone() {
+		r.programGone()
+	}
+}
+
+// closeWrite tells the peer that nothing more will come.
+func (r *relay) closeWrite() error {
+	r.finishes(endOurs)
+	err := r.t.CloseWrite()
+	if err != nil && !errors.Is(err, quic.ErrStopped) && !errors.Is(err, net.ErrClosed) {
+		return err
 	}
 	r.mu.Lock()
 	r.upDone = true
@@ -277,11 +288,20 @@ func (r *relay) endOfFile() {
 	if over {
 		r.sock.disconnected(0)
 	}
-	// Until the program has closed its socket, only that can come.
-	if !r.awaitGone() {
+	return nil
+}
+
+// programGone is for when the program has closed its socket and closeWrite is
+// done.
+func (r *relay) programGone() {
+	r.mu.Lock()
+	r.left = true
+	over := r.downDone
+	r.mu.Unlock()
+	r.sock.closedByProgram()
+	if over {
 		return
 	}
-	r.sock.closedByProgram()
 	// The peer may still send: that is a reset (down sees EPIPE). If it does
 	// neither that nor end, it is not waited for longer than TCP does.
 	timer := time.AfterFunc(finWait, r.t.StopRead)
@@ -360,7 +380,7 @@ func (r *relay) downEnded(err error) {
 		sock.disconnected(0) // before the program can see it
 	}
 	r.mu.Lock()
-	if !r.aborted && !r.done {
+	if !r.aborted && !r.done && !r.left {
 		unix.Shutdown(r.end.FD(), unix.SHUT_WR)
 	}
 	r.mu.Unlock()

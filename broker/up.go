@@ -45,7 +45,59 @@ func (r *relay) Look(over bool) {
 		}
 		over = addfd.ReadsEOF(r.end.FD()) // may be what happened meanwhile; a closed end is found out aside
 	}
+	if over && r.allWritten(buf[:]) && r.closeWrite() == nil {
+		r.programGone()
+		r.leave()
+		return
+	}
 	go r.LookAside()
+}
+
+// allWritten gives the transport the last of what the program wrote. False: it
+// has not simply closed its socket, or there is more to do.
+func (r *relay) allWritten(buf []byte) bool {
+	if !r.end.Hold() {
+		return false
+	}
+	defer r.end.Release()
+	if !addfd.HungUp(r.end.FD()) {
+		return false
+	}
+	r.mu.Lock()
+	sock := r.sock
+	r.mu.Unlock()
+	if sock == nil || sock.shutdown.Load() || sock.lingerZero() {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for !r.aborted && r.tries() {
+		switch n, err := r.glance(buf); {
+		case err == io.EOF:
+			return true
+		case err != nil || n > quickOctets || !r.give(buf[:n]):
+			return false
+		}
+	}
+	return false
+}
+
+// tries reports that the transport may be given something without waiting. r.mu
+// is held.
+func (r *relay) tries() bool {
+	return r.try != nil && !r.stopped && len(r.early) == 0 && r.tried <= untilWait && !r.b.narrow && !r.sock.narrow.Load()
+}
+
+// give gives p to the transport, which glance has looked at, if it takes that
+// without waiting. What it does not take, receive will find. r.mu is held.
+func (r *relay) give(p []byte) bool {
+	if !r.try.TryWrite(p) {
+		return false
+	}
+	r.sent.Add(uint64(len(p)))
+	r.tried += len(p)
+	r.seen += len(p)
+	return true
 }
 
 // carryNow carries all that the program wrote. False: there is something that
@@ -71,16 +123,13 @@ func (r *relay) carryNow(buf []byte) bool {
 			return !addfd.HungUp(r.end.FD())
 		case n <= r.armed+r.seen && len(r.early) == 0:
 			return !addfd.ReadsEOF(r.end.FD())
-		case r.try == nil || r.stopped || len(r.early) > 0 || n-r.armed-r.seen > quickOctets || r.tried > untilWait || r.b.narrow || r.sock.narrow.Load():
+		case !r.tries() || n-r.armed-r.seen > quickOctets:
 			return false
 		}
 		m, err := r.glance(buf)
-		if err != nil || !r.try.TryWrite(buf[:m]) {
-			return false // receive takes what is not in seen, looked at or not
+		if err != nil || !r.give(buf[:m]) {
+			return false
 		}
-		r.sent.Add(uint64(m))
-		r.tried += m
-		r.seen += m
 		all := n == r.armed+r.seen
 		if r.seen > seenMost && r.dropSeen() != nil {
 			return false
@@ -104,6 +153,9 @@ func (r *relay) glance(buf []byte) (int, error) {
 	}
 	for {
 		switch n, ours, err := addfd.Peek(r.end.FD(), buf); {
+		case errors.Is(err, unix.ECONNRESET):
+			r.reset = true // it is told but once
+			return 0, err
 		case err != nil:
 			return 0, err
 		case n == 0:
@@ -232,6 +284,8 @@ func (r *relay) receive(buf []byte) (int, error) {
 		switch {
 		case err != nil:
 			return 0, err
+		case n == 0 && r.reset:
+			return 0, unix.ECONNRESET
 		case n == 0:
 			return 0, io.EOF
 		case ours:
