@@ -137,8 +137,9 @@ func New(c Config) (*Broker, error) {
 		c.Policy = policy.New(policy.Prefer, nil)
 	}
 	b.SetPolicy(c.Policy)
-	b.tripwires.kick = make(chan struct{}, 1)
-	b.wg.Go(func() { b.tripwires.run(b.ctx) })
+	b.tripwires.alarm.f, b.checks.alarm.f = b.tripwires.layAll, b.checks.tick
+	b.tripwires.alarm.open()
+	b.checks.alarm.open()
 	return b, nil
 }
 
@@ -164,6 +165,8 @@ func (b *Broker) Close() error {
 		s.abandon()
 	}
 	b.wg.Wait()
+	b.tripwires.alarm.close()
+	b.checks.alarm.close()
 	b.young.close()
 	b.oracle.close()
 	b.targets.Close()

@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strconv"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -59,6 +60,11 @@ func TestThreads(t *testing.T) {
 		}
 		if err == nil && a.Policy != want {
 			t.Errorf("thread %d: policy %d, want %d", tid, a.Policy, want)
+		}
+		// Another thread's is for CAP_SYS_NICE to know.
+		slack, err := os.ReadFile("/proc/" + task.Name() + "/timerslack_ns")
+		if got := strings.TrimSpace(string(slack)); err == nil && got != strconv.Itoa(timerSlack) {
+			t.Errorf("thread %d: timer slack %s ns, want %d", tid, got, timerSlack)
 		}
 	}
 	close(end)

@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"context"
 	"sync"
 	"time"
 
@@ -19,9 +18,9 @@ import (
 
 // tripwires lays tripwires anew.
 type tripwires struct {
-	mu   sync.Mutex
-	want map[*relay]struct{}
-	kick chan struct{}
+	mu    sync.Mutex
+	want  map[*relay]struct{} // nil when alarm is not set
+	alarm alarm               // of layAll
 }
 
 // layEvery is how long a connection may be without a tripwire after a program
@@ -50,40 +49,20 @@ func (t *tripwires) add(r *relay) {
 		t.want = make(map[*relay]struct{})
 	}
 	t.want[r] = struct{}{}
+	if first {
+		t.alarm.set(layEvery)
+	}
 	t.mu.Unlock()
-	if !first {
-		return // run knows
-	}
-	select {
-	case t.kick <- struct{}{}:
-	default:
-	}
 }
 
-func (t *tripwires) run(ctx context.Context) {
-	timer := time.NewTimer(0)
-	<-timer.C
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.kick:
-		}
-		timer.Reset(layEvery)
-		select {
-		case <-ctx.Done():
-			return
-		case <-timer.C:
-		}
-		t.mu.Lock()
-		want := t.want
-		t.want = nil
-		t.mu.Unlock()
-		for r := range want {
-			if !r.tidy() {
-				r.lay()
-			}
+func (t *tripwires) layAll() {
+	t.mu.Lock()
+	want := t.want
+	t.want = nil
+	t.mu.Unlock()
+	for r := range want {
+		if !r.tidy() {
+			r.lay()
 		}
 	}
 }

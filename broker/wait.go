@@ -49,7 +49,7 @@ func (w *waiter) check(again func()) {
 		return
 	}
 	on := w.req.Post(func() {
-		if !w.answered.Load() && w.alive() {
+		if w.alive() {
 			again()
 		}
 	})
@@ -58,13 +58,13 @@ func (w *waiter) check(again func()) {
 	}
 }
 
-// checks has waiters look after themselves, with one timer for all: most calls
+// checks has waiters look after themselves, with one alarm for all: most calls
 // are answered long before, and to set a timer for each would wake a thread.
 type checks struct {
 	mu    sync.Mutex // guards what follows
 	due   map[*waiter]dueCheck
-	timer *time.Timer // nil when it does not run
-	rings time.Time   // when timer does
+	alarm alarm     // of tick
+	rings time.Time // when alarm does; zero when it is not set
 }
 
 type dueCheck struct {
@@ -87,15 +87,13 @@ func (c *checks) put(w *waiter, in time.Duration) {
 
 // ring has tick called at a time, or before. c.mu is held.
 func (c *checks) ring(at time.Time) {
-	switch {
-	case c.timer == nil:
-		c.timer = time.AfterFunc(time.Until(at), c.tick)
-	case at.Before(c.rings):
-		c.timer.Reset(time.Until(at))
-	default:
-		return
+	if c.rings.IsZero() || at.Before(c.rings) {
+		if c.alarm.f == nil { // it was not opened
+			c.alarm.f = c.tick
+		}
+		c.alarm.set(time.Until(at))
+		c.rings = at
 	}
-	c.rings = at
 }
 
 func (c *checks) remove(w *waiter) {
@@ -111,7 +109,7 @@ func (c *checks) tick() {
 	var due []*waiter
 	var next []time.Duration
 	c.mu.Lock()
-	c.timer = nil
+	c.rings = time.Time{}
 	for w, d := range c.due {
 		if !d.at.After(now.Add(firstCheck / 2)) { // those due about now together
 			due, next = append(due, w), append(next, d.every)
@@ -166,9 +164,12 @@ func (w *waiter) isFor(r Request) bool {
 	return w.req.Call() == r.Call() && w.req.Int(0) == r.Int(0) && w.req.Ptr(1) == r.Ptr(1)
 }
 
-// alive is for a turn of the request's session: it drops a waiter that nobody waits for,
-// and looks for an answer.
+// alive reports in a turn of the request's session whether the call still waits: it
+// drops a waiter that nobody waits for, and looks for an answer.
 func (w *waiter) alive() bool {
+	if w.answered.Load() {
+		return false
+	}
 	if !w.req.Valid() {
 		w.drop()
 		return false

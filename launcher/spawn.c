@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stddef.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -45,6 +46,17 @@ static int shed_fds(const struct poemq_spawn *s, int report)
 	return syscall(SYS_close_range, report + 1, ~0u, 0);
 }
 
+/*
+ * poemqd's timer slack (PR_SET_TIMERSLACK(2const)), which without CAP_SYS_NICE it
+ * cannot give all its threads by itself; see timerSlack in broker/threads.go. One
+ * that somebody chose stays.
+ */
+static void loosen_timers(void)
+{
+	if (prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0) == 50000)
+		prctl(PR_SET_TIMERSLACK, 500000, 0, 0, 0);
+}
+
 /* The end of the way: runs in the new process and does not return. */
 static void become(const struct poemq_spawn *s, int report)
 {
@@ -58,6 +70,8 @@ static void become(const struct poemq_spawn *s, int report)
 		fail(report);
 	if (s->detach && shed_fds(s, report) != 0)
 		fail(report);
+	if (s->detach)
+		loosen_timers();
 	if (getrlimit(RLIMIT_NOFILE, &nofile) == 0) {
 		nofile.rlim_cur = s->state.nofile;
 		setrlimit(RLIMIT_NOFILE, &nofile);

@@ -37,6 +37,7 @@ type Listener struct {
 
 	turn    sync.Mutex   // held by whoever has its turn; guards what follows
 	targets Targets      // their own timer is not used
+	sure    int          // one of them that was seen to run in this turn; 0: none
 	raw     seccompNotif // the last notification
 	idle    *time.Timer  // runs while there are targets
 	busy    bool         // a call came since idle was set
@@ -118,6 +119,7 @@ func (l *Listener) runPosted() {
 		}
 		l.mu.Unlock()
 		for _, f := range posted {
+			l.sure = 0
 			f()
 		}
 	}
@@ -204,6 +206,7 @@ func (l *Listener) receiveAll(handle func(*Notification)) (over bool, err error)
 func (l *Listener) receiveOne(handle func(*Notification)) error {
 	l.turn.Lock()
 	defer l.turn.Unlock()
+	l.sure = 0
 	call, err := l.receive()
 	if call != nil {
 		handle(call)

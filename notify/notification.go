@@ -143,7 +143,16 @@ func (n *Notification) Post(f func()) bool { return n.l.Post(f) }
 
 // Target is the task that made the call. It is owned by the listener and good
 // until the handler returns; use it anew in a late answer.
-func (n *Notification) Target() (*Target, error) { return n.l.targets.get(n.TID) }
+func (n *Notification) Target() (*Target, error) {
+	if t := n.l.targets.byTID[n.TID]; t != nil && n.l.sure == n.TID {
+		return t, nil
+	}
+	t, err := n.l.targets.get(n.TID)
+	if err == nil {
+		n.l.sure = n.TID
+	}
+	return t, err
+}
 
 // File gives a copy of the caller's descriptor, see Target.Fd. It does not look
 // first whether the pidfd it has is still that of the caller: if it is not, the
