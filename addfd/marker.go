@@ -80,6 +80,16 @@ func SetSendBuffer(fd, bytes int) error {
 // the program closed with data unread.
 func Recv(end int, buf []byte) (n int, ours bool, err error) { return recv(end, buf, 0) }
 
+// PeekOn has Peek give, from now on, only what it has not given before
+// (SO_PEEK_OFF, socket(7)). Recv takes from the head of the queue all the same.
+func PeekOn(end int) error {
+	var from int32
+	if _, _, errno := unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(end), unix.SOL_SOCKET, unix.SO_PEEK_OFF, uintptr(unsafe.Pointer(&from)), unsafe.Sizeof(from), 0); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
 // Peek is Recv that leaves what it reads in the queue (MSG_PEEK).
 func Peek(end int, buf []byte) (n int, ours bool, err error) { return recv(end, buf, unix.MSG_PEEK) }
 

@@ -128,6 +128,9 @@ func (s *Session) dial(r Request, sock *Socket, c *copyFd, remote netip.AddrPort
 		return
 	}
 	s.b.young.remove(s.b, sock)
+	// A connection that the program has just closed ends before this one begins:
+	// the two go in one packet.
+	s.b.ends.Look()
 	ctx, cancel := context.WithTimeoutCause(s.b.ctx, d.patience, unix.ETIMEDOUT)
 	d.cancel = cancel
 
@@ -353,6 +356,7 @@ const roomyBuffer = 8 << 10
 // -1. sock.mu is held.
 func (d *dialState) open(t transport, fd int) error {
 	sock := d.sock
+	var begin func(transport)
 	if d.docked() {
 		// One step makes it writable, for epoll's one edge: the larger buffer
 		// when two fillers are left, else the last filler but one.
@@ -360,6 +364,7 @@ func (d *dialState) open(t transport, fd int) error {
 		if fd >= 0 && d.sndbuf >= roomyBuffer {
 			left = 2
 		}
+		begin = d.relay.start
 		if err := d.relay.drain(d.fillers-left, left); err != nil {
 			return err
 		}
@@ -376,9 +381,9 @@ func (d *dialState) open(t transport, fd int) error {
 			return err
 		}
 		d.relay = newRelay(sock.b, end)
+		begin = d.relay.watchAndStart
 		d.relay.trip(d.copy)
 		d.relay.attach(sock)
-		d.relay.watch()
 	}
 	sock.become(connected)
 	sock.relay = d.relay
@@ -391,7 +396,7 @@ func (d *dialState) open(t transport, fd int) error {
 		sock.dropAnchor()
 	}
 	d.relay.why = d.why
-	d.relay.start(t)
+	begin(t)
 	return nil
 }
 

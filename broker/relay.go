@@ -44,7 +44,10 @@ type relay struct {
 	try  trier // t, if it is one
 	// armed counts bytes of ours in the end's queue. The last is the tripwire.
 	armed   int
-	seen    int    // octets at the head of the queue that the transport has already
+	seen    int    // octets of the program's in the queue, the first, that the transport has
+	glances bool   // glance has begun
+	reset   bool   // glance found that the program closed with something unread
+	left    bool   // the program has closed its socket
 	early   []byte // what the program wrote among the fillers
 	aborted bool
 	done    bool
@@ -104,6 +107,10 @@ func (r *relay) watch() {
 	r.mu.Lock()
 	r.running++
 	r.mu.Unlock()
+	r.watchEnd()
+}
+
+func (r *relay) watchEnd() {
 	if err := r.end.Watch(); err != nil && !errors.Is(err, os.ErrClosed) {
 		r.b.log.Warn("a connection is given up", "error", err)
 		r.end.Close()
@@ -122,30 +129,61 @@ func (r *relay) leave() {
 	}
 }
 
-// start begins to carry bytes.
+// start begins to carry bytes, after watch.
 func (r *relay) start(t transport) {
+	if r.begin(t, 0) {
+		r.wake()
+	}
+}
+
+// watchAndStart is both at once: what is there already is looked at once.
+func (r *relay) watchAndStart(t transport) {
+	if r.begin(t, 1) {
+		r.watchEnd()
+	} else {
+		r.watch() // which ends it
+	}
+}
+
+// begin begins to carry what comes from t; up is how many more directions begin.
+// False: r has ended.
+func (r *relay) begin(t transport, up int) bool {
 	r.mu.Lock()
 	r.t = t
 	r.try, _ = t.(trier)
 	dead := r.aborted || r.done
 	if !dead {
-		r.running++
+		r.running += 1 + up
 		r.b.ledger.begins(r)
 	}
 	r.mu.Unlock()
 	if dead {
 		t.Reset()
-		return
+		return false
 	}
 	go func() {
 		r.down()
 		r.leave()
 	}()
-	r.wake()
+	return true
 }
 
-// wake has up look at the end again although nothing came.
-func (r *relay) wake() { r.end.Poke() }
+// wake has up look at the end again, now that it can do more, if there is
+// anything. What comes later is news.
+func (r *relay) wake() {
+	if !r.end.Hold() {
+		return
+	}
+	r.mu.Lock()
+	n, err := addfd.Unread(r.end.FD())
+	over := err != nil || addfd.ReadsEOF(r.end.FD())
+	news := over || n > r.armed+r.seen || len(r.early) > 0
+	r.mu.Unlock()
+	r.end.Release()
+	if news {
+		r.end.Look(over)
+	}
+}
 
 func (r *relay) finish() {
 	r.mu.Lock()
@@ -225,13 +263,22 @@ func (r *relay) endOfFile() {
 		r.closedHard() // SO_LINGER with 0 seconds (socket(7))
 		return
 	}
-	r.finishes(endOurs)
-	err := r.t.CloseWrite()
-	switch {
-	case err == nil, errors.Is(err, quic.ErrStopped), errors.Is(err, net.ErrClosed):
-	default:
+	if err := r.closeWrite(); err != nil {
 		r.writeFailed(err)
 		return
+	}
+	// Until the program has closed its socket, only that can come.
+	if r.awaitGone() {
+		r.programGone()
+	}
+}
+
+// closeWrite tells the peer that nothing more will come.
+func (r *relay) closeWrite() error {
+	r.finishes(endOurs)
+	err := r.t.CloseWrite()
+	if err != nil && !errors.Is(err, quic.ErrStopped) && !errors.Is(err, net.ErrClosed) {
+		return err
 	}
 	r.mu.Lock()
 	r.upDone = true
@@ -241,11 +288,20 @@ func (r *relay) endOfFile() {
 	if over {
 		r.sock.disconnected(0)
 	}
-	// Until the program has closed its socket, only that can come.
-	if !r.awaitGone() {
+	return nil
+}
+
+// programGone is for when the program has closed its socket and closeWrite is
+// done.
+func (r *relay) programGone() {
+	r.mu.Lock()
+	r.left = true
+	over := r.downDone
+	r.mu.Unlock()
+	r.sock.closedByProgram()
+	if over {
 		return
 	}
-	r.sock.closedByProgram()
 	// The peer may still send: that is a reset (down sees EPIPE). If it does
 	// neither that nor end, it is not waited for longer than TCP does.
 	timer := time.AfterFunc(finWait, r.t.StopRead)
@@ -324,7 +380,7 @@ func (r *relay) downEnded(err error) {
 		sock.disconnected(0) // before the program can see it
 	}
 	r.mu.Lock()
-	if !r.aborted && !r.done {
+	if !r.aborted && !r.done && !r.left {
 		unix.Shutdown(r.end.FD(), unix.SHUT_WR)
 	}
 	r.mu.Unlock()

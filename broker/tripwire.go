@@ -79,7 +79,7 @@ func (r *relay) tidy() bool {
 	if r.seen == 0 {
 		return false
 	}
-	_ = r.dropSeen(1) // an error is up's to find
+	_ = r.dropSeen() // an error is up's to find
 	return true
 }
 

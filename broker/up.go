@@ -45,16 +45,68 @@ func (r *relay) Look(over bool) {
 		}
 		over = addfd.ReadsEOF(r.end.FD()) // may be what happened meanwhile; a closed end is found out aside
 	}
+	if over && r.allWritten(buf[:]) && r.closeWrite() == nil {
+		r.programGone()
+		r.leave()
+		return
+	}
 	go r.LookAside()
+}
+
+// allWritten gives the transport the last of what the program wrote. False: it
+// has not simply closed its socket, or there is more to do.
+func (r *relay) allWritten(buf []byte) bool {
+	if !r.end.Hold() {
+		return false
+	}
+	defer r.end.Release()
+	if !addfd.HungUp(r.end.FD()) {
+		return false
+	}
+	r.mu.Lock()
+	sock := r.sock
+	r.mu.Unlock()
+	if sock == nil || sock.shutdown.Load() || sock.lingerZero() {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for !r.aborted && r.tries() {
+		switch n, err := r.glance(buf); {
+		case err == io.EOF:
+			return true
+		case err != nil || n > quickOctets || !r.give(buf[:n]):
+			return false
+		}
+	}
+	return false
+}
+
+// tries reports that the transport may be given something without waiting. r.mu
+// is held.
+func (r *relay) tries() bool {
+	return r.try != nil && !r.stopped && len(r.early) == 0 && r.tried <= untilWait && !r.b.narrow && !r.sock.narrow.Load()
+}
+
+// give gives p to the transport, which glance has looked at, if it takes that
+// without waiting. What it does not take, receive will find. r.mu is held.
+func (r *relay) give(p []byte) bool {
+	if !r.try.TryWrite(p) {
+		return false
+	}
+	r.sent.Add(uint64(len(p)))
+	r.tried += len(p)
+	r.seen += len(p)
+	return true
 }
 
 // carryNow carries all that the program wrote. False: there is something that
 // takes more than that; nothing, or a part, was carried.
 //
-// It only looks at it (MSG_PEEK). What was carried stays in the queue until more
-// comes or tidy drops it: unread, it serves as the tripwire, and for a program
-// that waits for the answer in read(2) taking it out would be a wake-up for
-// nothing.
+// It only looks at it (MSG_PEEK), past the tripwire and what it saw before. What
+// was carried stays in the queue until tidy drops it, or more than seenMost comes:
+// unread, it serves as the tripwire, and for a program that waits for the answer in
+// read(2) taking anything out, be it the tripwire, would be a wake-up for nothing.
 func (r *relay) carryNow(buf []byte) bool {
 	if !r.end.Hold() {
 		return false
@@ -71,53 +123,66 @@ func (r *relay) carryNow(buf []byte) bool {
 			return !addfd.HungUp(r.end.FD())
 		case n <= r.armed+r.seen && len(r.early) == 0:
 			return !addfd.ReadsEOF(r.end.FD())
-		case r.try == nil || r.stopped || len(r.early) > 0 || n-r.armed-r.seen > quickOctets || r.tried > untilWait || r.b.narrow || r.sock.narrow.Load():
+		case !r.tries() || n-r.armed-r.seen > quickOctets:
 			return false
 		}
-		m, ours, err := addfd.Peek(r.end.FD(), buf)
-		switch {
-		case err != nil:
-			return false
-		case ours:
-			if m, ours, err = addfd.Recv(r.end.FD(), buf[:m]); err != nil || !ours {
-				return false // never: nobody else reads
-			}
-			r.armed -= m
-			continue
-		case m <= r.seen: // what follows is another's
-			if r.dropSeen(0) != nil {
-				return false
-			}
-			continue
-		case !r.try.TryWrite(buf[r.seen:m]):
+		m, err := r.glance(buf)
+		if err != nil || !r.give(buf[:m]) {
 			return false
 		}
-		r.sent.Add(uint64(m - r.seen))
-		r.tried += m - r.seen
-		r.seen = m
-		if m > seenMost && r.dropSeen(1) != nil {
+		all := n == r.armed+r.seen
+		if r.seen > seenMost && r.dropSeen() != nil {
 			return false
 		}
 		r.b.tripwires.add(r)
-		if n == m+r.armed {
+		if all {
 			return true
 		}
 	}
 }
 
-// dropSeen takes what was carried out of the queue, but for so many octets.
-// r.mu is held.
-func (r *relay) dropSeen(left int) error {
+// glance looks at what the program wrote and nobody has looked at: the kernel
+// remembers how far that is, whatever is taken out meanwhile (SO_PEEK_OFF,
+// socket(7)). r.mu is held.
+func (r *relay) glance(buf []byte) (int, error) {
+	if !r.glances {
+		if err := addfd.PeekOn(r.end.FD()); err != nil {
+			return 0, err
+		}
+		r.glances = true
+	}
+	for {
+		switch n, ours, err := addfd.Peek(r.end.FD(), buf); {
+		case errors.Is(err, unix.ECONNRESET):
+			r.reset = true // it is told but once
+			return 0, err
+		case err != nil:
+			return 0, err
+		case n == 0:
+			return 0, io.EOF
+		case !ours:
+			return n, nil
+		}
+	}
+}
+
+// dropSeen takes what was carried out of the queue, but for one octet, and the
+// tripwire before it. r.mu is held.
+func (r *relay) dropSeen() error {
 	var buf [seenMost]byte
-	for r.seen > left {
-		n, _, err := addfd.Recv(r.end.FD(), buf[:min(len(buf), r.seen-left)])
+	for r.seen > 0 && r.armed+r.seen > 1 {
+		// No more than seen: where the tripwire came late, what follows is not.
+		n, ours, err := addfd.Recv(r.end.FD(), buf[:min(len(buf), r.seen, r.armed+r.seen-1)])
 		switch {
 		case err != nil:
 			return err
 		case n == 0:
 			return io.EOF // the queue was emptied by another
+		case ours:
+			r.armed -= n
+		default:
+			r.seen -= n
 		}
-		r.seen -= n
 	}
 	return nil
 }
@@ -190,7 +255,8 @@ func (r *relay) awaitGone() bool {
 	}
 }
 
-// receive takes what is in the queue and is not the tripwire. EAGAIN: nothing.
+// receive takes what is in the queue and is not the tripwire, nor carried. EAGAIN:
+// nothing.
 func (r *relay) receive(buf []byte) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -210,19 +276,25 @@ func (r *relay) receive(buf []byte) (int, error) {
 		case r.onlyOurs():
 			return 0, unix.EAGAIN
 		}
-		if err := r.dropSeen(0); err != nil {
-			return 0, err
+		most := len(buf)
+		if r.seen > 0 {
+			most = min(most, r.seen)
 		}
-		n, ours, err := addfd.Recv(r.end.FD(), buf)
+		n, ours, err := addfd.Recv(r.end.FD(), buf[:most])
 		switch {
 		case err != nil:
 			return 0, err
+		case n == 0 && r.reset:
+			return 0, unix.ECONNRESET
 		case n == 0:
 			return 0, io.EOF
-		case !ours:
+		case ours:
+			r.armed -= n
+		case r.seen > 0:
+			r.seen -= n
+		default:
 			return n, nil
 		}
-		r.armed -= n
 	}
 }
 

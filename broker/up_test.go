@@ -28,6 +28,8 @@ type mouth struct {
 
 	ended chan struct{} // has one for each CloseWrite
 
+	trying func() // called by TryWrite; nil for nothing
+
 	mu    sync.Mutex
 	heard bytes.Buffer
 	tried int
@@ -58,6 +60,9 @@ func (m *mouth) TryWrite(p []byte) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.tried++
+	if m.trying != nil {
+		m.trying()
+	}
 	if m.tried%4 == 0 {
 		return false
 	}
@@ -83,10 +88,12 @@ func (m *mouth) RemoteAddr() netip.AddrPort { return netip.AddrPort{} }
 type echo struct {
 	*relay
 	mouth  *mouth
+	theirs *os.File // a copy of the program's
 	cat    *exec.Cmd
 	stderr bytes.Buffer
 }
 
+// newEcho makes one with a tripwire laid.
 func newEcho(t *testing.T, narrow bool, program ...string) *echo {
 	t.Helper()
 	b, err := New(Config{Log: slog.New(slog.DiscardHandler), RuntimeDirs: []string{filepath.Clean(t.TempDir())}})
@@ -102,19 +109,28 @@ func newEcho(t *testing.T, narrow bool, program ...string) *echo {
 		t.Fatal(err)
 	}
 	e := &echo{mouth: &mouth{say: make(chan []byte), over: make(chan struct{}), ended: make(chan struct{}, 1)}, cat: exec.Command("sh", append([]string{"-c", "exec \"$0\" \"$@\" <&3 >&3"}, program...)...)}
-	theirs := os.NewFile(uintptr(fds[1]), "the program's end")
-	e.cat.ExtraFiles, e.cat.Stderr = []*os.File{theirs}, &e.stderr
+	e.theirs = os.NewFile(uintptr(fds[1]), "the program's end")
+	t.Cleanup(func() { e.theirs.Close() })
+	e.relay = newRelay(b, fds[0])
+	e.trip(fds[1])
+	e.cat.ExtraFiles, e.cat.Stderr = []*os.File{e.theirs}, &e.stderr
 	if err := e.cat.Start(); err != nil {
 		t.Fatal(err)
 	}
-	theirs.Close()
-	e.relay = newRelay(b, fds[0])
 	sock := &Socket{b: b, sess: &Session{b: b, log: b.log}, state: connected, relay: e.relay}
 	sock.narrow.Store(narrow)
 	e.attach(sock)
+	return e
+}
+
+// begin has the bytes carried, by either way to begin.
+func (e *echo) begin(at int) {
+	if at%2 == 0 {
+		e.watchAndStart(e.mouth)
+		return
+	}
 	e.watch()
 	e.start(e.mouth)
-	return e
 }
 
 // settleAt waits until all that was said came back.
@@ -149,8 +165,12 @@ func (e *echo) finish(t *testing.T) error {
 func TestCarriesAll(t *testing.T) {
 	for _, narrow := range []bool{false, true} {
 		e := newEcho(t, narrow, "cat")
+		e.begin(0)
 		var said []byte
 		for range 400 {
+			if rand.IntN(5) == 0 { // a tripwire comes late, and stands anywhere
+				e.trip(int(e.theirs.Fd()))
+			}
 			piece := make([]byte, 1+rand.IntN(300))
 			if rand.IntN(10) == 0 {
 				piece = make([]byte, 1+rand.IntN(20000))
@@ -176,6 +196,8 @@ func TestCarriesAll(t *testing.T) {
 // was killed by ECONNRESET. It stays when the program has waited for long, too.
 func TestLastOctetStays(t *testing.T) {
 	e := newEcho(t, false, "cat")
+	e.begin(0)
+	e.theirs.Close()
 	said := 0
 	for range 3 {
 		e.mouth.say <- []byte("hello")
@@ -205,8 +227,10 @@ func TestLastOctetStays(t *testing.T) {
 // The end of what a program writes is seen when it comes together with the last of
 // that.
 func TestEndComesWithTheLast(t *testing.T) {
-	for range 50 {
+	for i := range 50 {
 		e := newEcho(t, false, "head", "-c", "5") // writes and goes
+		e.begin(i)
+		e.theirs.Close()
 		e.mouth.say <- []byte("hello")
 		select {
 		case <-e.mouth.ended:
@@ -223,10 +247,54 @@ func TestEndComesWithTheLast(t *testing.T) {
 // A program that chose a send buffer has all of it.
 func TestNarrowKeepsNothing(t *testing.T) {
 	e := newEcho(t, true, "cat")
+	e.begin(0)
 	e.mouth.say <- []byte("hello")
 	e.settleAt(t, 5)
 	if n, err := addfd.Unread(e.end.FD()); err != nil || n != 0 {
 		t.Errorf("%d octets are unread, %v; want 0", n, err)
 	}
 	e.finish(t)
+}
+
+// The first message is with the transport before anything is taken out of the queue,
+// be it the tripwire: that would wake a program that waits for the answer.
+func TestFirstIsOnlyLookedAt(t *testing.T) {
+	for i := range 4 {
+		e := newEcho(t, false, "cat")
+		unread := make(chan int, 10)
+		e.mouth.trying = func() {
+			n, _ := addfd.Unread(e.end.FD())
+			unread <- n
+		}
+		e.begin(i)
+		e.mouth.say <- []byte("hello")
+		e.settleAt(t, 5)
+		if n := <-unread; n != 6 {
+			t.Errorf("%d octets were unread when the transport was given 5 after the tripwire, want 6", n)
+		}
+		e.theirs.Close()
+		e.finish(t)
+	}
+}
+
+// A program that closes its socket with something unread resets the connection,
+// after what it wrote.
+func TestClosedWithUnread(t *testing.T) {
+	for i := range 50 {
+		e := newEcho(t, false, "dd", "bs=1", "count=1", "status=none")
+		e.begin(i)
+		e.theirs.Close()
+		e.mouth.say <- []byte("hello")
+		select {
+		case <-e.mouth.over:
+		case <-e.mouth.ended:
+			t.Error("the program's closing came as its end of file")
+		case <-time.After(20 * time.Second):
+			t.Fatal("the program's closing was not seen")
+		}
+		if e.mouth.has() != 1 {
+			t.Errorf("%d octets came back, want 1", e.mouth.has())
+		}
+		e.finish(t)
+	}
 }

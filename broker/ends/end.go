@@ -82,6 +82,14 @@ func (e *End) Poke() {
 	}
 }
 
+// Look has the looker's Look called in this goroutine, as if something had
+// happened, unless another look goes on, which then does not rest.
+func (e *End) Look(over bool) {
+	if e.happened() {
+		e.looker.Look(over)
+	}
+}
+
 // happened reports that the caller must look.
 func (e *End) happened() bool {
 	for {

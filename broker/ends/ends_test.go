@@ -121,8 +121,13 @@ func TestAllIsSeen(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				if rest != nil && n%7 == 0 {
+				switch {
+				case n%7 == 0:
 					r.end.Poke()
+				case n%11 == 0:
+					r.end.Look(false)
+				case n%13 == 0:
+					set.Look()
 				}
 			}
 			unix.Close(program)
@@ -148,6 +153,22 @@ func TestBeforeWatch(t *testing.T) {
 	if string(r.got) != "early" {
 		t.Errorf("got %q", r.got)
 	}
+	r.end.Close()
+}
+
+// A set that is closed is looked at in vain, whatever its descriptors are by now.
+func TestLookAfterClose(t *testing.T) {
+	set, err := ends.NewSet(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set.Close()
+	r, program := newReader(t, newSet(t, 2))
+	defer unix.Close(program)
+	if err := r.end.Watch(); err != nil {
+		t.Fatal(err)
+	}
+	set.Look()
 	r.end.Close()
 }
 

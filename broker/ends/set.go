@@ -95,16 +95,23 @@ func (sh *shard) run() {
 		}); err != nil {
 			return
 		}
-		sh.find(happened[:n], &ends)
-		for i, e := range ends[:n] {
-			if e == nil {
-				continue
-			}
-			ends[i] = nil
-			e.tell(happened[i].Events)
-		}
+		sh.tell(happened[:n], &ends)
 		// Those who were given something have their turn before there is more.
 		runtime.Gosched()
+	}
+}
+
+// Look looks at what has happened by now, in this goroutine, as the set's own do. It
+// does not wait.
+func (s *Set) Look() {
+	var happened [batch]unix.EpollEvent
+	var ends [batch]*End
+	for _, sh := range s.shards {
+		n := 0
+		_ = sh.raw.Control(func(uintptr) { n = sh.poll(&happened) }) // an error: it is closed
+		if n > 0 {
+			sh.tell(happened[:n], &ends)
+		}
 	}
 }
 
@@ -115,6 +122,18 @@ func (sh *shard) poll(happened *[batch]unix.EpollEvent) int {
 		return 0
 	}
 	return int(n)
+}
+
+// tell passes on what happened. ends is room for it, and empty again afterwards.
+func (sh *shard) tell(happened []unix.EpollEvent, ends *[batch]*End) {
+	sh.find(happened, ends)
+	for i, e := range ends[:len(happened)] {
+		if e == nil {
+			continue
+		}
+		ends[i] = nil
+		e.tell(happened[i].Events)
+	}
 }
 
 // tell passes on what happened.
