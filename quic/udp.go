@@ -101,7 +101,7 @@ func (f *filter) control(op, fd int, events uint32) error {
 	return nil
 }
 
-// wait calls f until it returns true, again each time that something happened.
+// wait calls try until it returns true, again each time that something happened.
 // Errors: os.ErrDeadlineExceeded, net.ErrClosed.
 func (f *filter) wait(try func(uintptr) bool) error { return closedError(f.raw.Read(try)) }
 
