@@ -127,8 +127,8 @@ func (e *Endpoint) Socket() (fd int, err error) {
 	if e.p.h.cfg.UDPPort != 0 {
 		return -1, unix.EOPNOTSUPP
 	}
-	cerr := e.p.sock.cur.Load().raw.Control(func(s uintptr) {
-		fd, err = unix.FcntlInt(s, unix.F_DUPFD_CLOEXEC, 0)
+	cerr := e.p.sock.cur.Load().control(func(s int) {
+		fd, err = unix.FcntlInt(uintptr(s), unix.F_DUPFD_CLOEXEC, 0)
 	})
 	if err = errors.Join(cerr, err); err != nil {
 		return -1, fmt.Errorf("copy of the socket of %v/udp: %w", e.p.addr, err)

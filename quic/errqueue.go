@@ -12,16 +12,12 @@ import (
 // ipv6(7)). An unconnected socket learns of ICMP errors in no other way, a
 // connected one only of some (port unreachable, but not host unreachable).
 
-// enableErrorQueue turns it on for both families; a socket of one family
+// enableErrorQueue, of newUDP, turns it on for both families; a socket of one family
 // refuses the other's option.
 func (u *udp) enableErrorQueue() bool {
-	var on bool
-	u.raw.Control(func(fd uintptr) {
-		e4 := unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_RECVERR, 1)
-		e6 := unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_RECVERR, 1)
-		on = e4 == nil || e6 == nil
-	})
-	return on
+	e4 := unix.SetsockoptInt(u.fd, unix.IPPROTO_IP, unix.IP_RECVERR, 1)
+	e6 := unix.SetsockoptInt(u.fd, unix.IPPROTO_IPV6, unix.IPV6_RECVERR, 1)
+	return e4 == nil || e6 == nil
 }
 
 // takeErrors empties u's error queue into onError and tells whether an ICMP
@@ -57,9 +53,9 @@ func (u *udp) nextError() (e socketError, icmp, ok bool) {
 		from unix.Sockaddr
 		err  error
 	)
-	cerr := u.raw.Control(func(fd uintptr) {
+	cerr := u.control(func(fd int) {
 		for {
-			_, oobn, _, from, err = unix.Recvmsg(int(fd), data[:], oob[:], unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT)
+			_, oobn, _, from, err = unix.Recvmsg(fd, data[:], oob[:], unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT)
 			if err != unix.EINTR {
 				return
 			}

@@ -337,9 +337,9 @@ func (h *Host) confirmPin(p Peer, cs tls.ConnectionState) error {
 func (h *Host) checkBuffers(s *socket) {
 	h.bufferOnce.Do(func() {
 		var rcv, snd int
-		s.cur.Load().raw.Control(func(fd uintptr) {
-			rcv, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF)
-			snd, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF)
+		s.cur.Load().control(func(fd int) {
+			rcv, _ = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
+			snd, _ = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF)
 		})
 		if rcv < bufferWanted || snd < bufferWanted {
 			h.log.Warn("UDP socket buffers are small, fast transfers will lose packets; set "+

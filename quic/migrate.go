@@ -2,7 +2,6 @@ package quic
 
 import (
 	"context"
-	"net"
 	"time"
 
 	quicgo "github.com/quic-go/quic-go"
@@ -122,11 +121,11 @@ func (l *link) findWay(ctx context.Context, silent bool) error {
 			return nil
 		}
 	}
-	c, err := dialUDP(l.ns, l.key.local, l.peer.Remote)
+	fd, err := dialUDP(l.ns, l.key.local, l.peer.Remote)
 	if err != nil {
 		return err
 	}
-	if err := l.sock.rebind(c); err != nil {
+	if err := l.sock.rebind(fd); err != nil {
 		return err
 	}
 	l.unproven = true
@@ -295,14 +294,14 @@ func (l *link) addSide(ctx context.Context) {
 	}
 	side := &sidePath{main: l.sock, over: make(chan struct{})}
 	for ; ctx.Err() == nil; pause(ctx, sideProbe) {
-		c, err := dialUDP(l.ns, l.key.local, l.peer.Remote)
+		fd, err := dialUDP(l.ns, l.key.local, l.peer.Remote)
 		if err == nil && side.socket == nil {
-			if err = l.beginSide(side, c); side.path == nil {
+			if err = l.beginSide(side, fd); side.path == nil {
 				l.h.log.Debug("no side path", "peer", l.peer.Remote, "err", err)
 				return
 			}
 		} else if err == nil {
-			err = side.rebind(c)
+			err = side.rebind(fd)
 		}
 		if err != nil {
 			continue
@@ -318,10 +317,10 @@ func (l *link) addSide(ctx context.Context) {
 	}
 }
 
-// beginSide makes the path from c, which it takes over.
-func (l *link) beginSide(side *sidePath, c *net.UDPConn) (err error) {
-	if side.socket, err = newSocket(c, true); err != nil {
-		c.Close()
+// beginSide makes the path from the UDP socket fd, which it takes over.
+func (l *link) beginSide(side *sidePath, fd int) (err error) {
+	if side.socket, err = newSocket(fd, true); err != nil {
+		closeFD(fd)
 		return err
 	}
 	side.tr = &quicgo.Transport{Conn: side, ConnectionIDLength: 8}

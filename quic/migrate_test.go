@@ -230,15 +230,15 @@ func TestNATRebinding(t *testing.T) {
 	client, server := across(t, Peer{NS: a}, b, "10.9.0.2", nil)
 	l := linkOf(t, client)
 	transfer(t, client, server, func(f *flow) {
-		c, err := dialUDP(a, netip.Addr{}, l.peer.Remote)
+		fd, err := dialUDP(a, netip.Addr{}, l.peer.Remote)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := l.sock.rebind(c); err != nil {
+		if err := l.sock.rebind(fd); err != nil {
 			t.Fatal(err)
 		}
 		begun := time.Now()
-		until(t, "move at the server", func() bool { return udpAddrPort(server.c.qc.RemoteAddr()) == udpAddrPort(c.LocalAddr()) })
+		until(t, "move at the server", func() bool { return udpAddrPort(server.c.qc.RemoteAddr()) == udpAddrPort(l.sock.LocalAddr()) })
 		f.after(t, "the port changed", begun)
 	})
 }

@@ -13,20 +13,20 @@ import (
 	quicgo "github.com/quic-go/quic-go"
 )
 
-// rebind goes on through another UDP socket, c, which it takes over. The peer
+// rebind goes on through another UDP socket, fd, which it takes over. The peer
 // sees what it sees when a NAT gives us another port. The one before stays open
 // until forget or the next rebind: a closed port would answer what is under way
 // to it with ICMP errors, which the peer may take for our death.
-func (s *socket) rebind(c *net.UDPConn) error {
-	u, err := newUDP(c)
+func (s *socket) rebind(fd int) error {
+	u, err := newUDP(fd)
 	if err != nil {
-		c.Close()
+		closeFD(fd)
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ended {
-		c.Close()
+		u.Close()
 		return net.ErrClosed
 	}
 	u.inherit(s.cur.Load())
@@ -80,18 +80,17 @@ func (u *udp) inherit(old *udp) {
 	for _, o := range opts {
 		var v int
 		var err error
-		old.raw.Control(func(fd uintptr) { v, err = unix.GetsockoptInt(int(fd), o.level, o.get) })
-		if err != nil {
+		if old.control(func(fd int) { v, err = unix.GetsockoptInt(fd, o.level, o.get) }) != nil || err != nil {
 			continue // the other family's
 		}
-		u.raw.Control(func(fd uintptr) {
+		u.control(func(fd int) {
 			if o.force == 0 {
-				unix.SetsockoptInt(int(fd), o.level, o.set, v)
+				unix.SetsockoptInt(fd, o.level, o.set, v)
 				return
 			}
 			v /= 2 // the kernel gives twice what was asked for (socket(7))
-			if unix.SetsockoptInt(int(fd), o.level, o.force, v) != nil {
-				unix.SetsockoptInt(int(fd), o.level, o.set, v)
+			if unix.SetsockoptInt(fd, o.level, o.force, v) != nil {
+				unix.SetsockoptInt(fd, o.level, o.set, v)
 			}
 		})
 	}

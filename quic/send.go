@@ -12,7 +12,8 @@ import (
 
 // outgoing is one sendmsg(2). It is made by hand and raw: package net would
 // have the scheduler give the processor's place away for the time of the call,
-// which waits for nothing, and another thread would be woken to take it.
+// which waits for nothing, and another thread would be woken to take it. What
+// there is no room for waits as filter says.
 type outgoing struct {
 	hdr   unix.Msghdr
 	iov   unix.Iovec
@@ -20,25 +21,32 @@ type outgoing struct {
 	sa6   unix.RawSockaddrInet6
 	n     uintptr
 	errno unix.Errno
-	call  func(fd uintptr) bool // of syscall.RawConn
+	fd    int
+	once  func(uintptr)      // sendmsg, as syscall.RawConn takes it
+	call  func(uintptr) bool // likewise
 }
 
 var outgoingPool = sync.Pool{New: func() any {
 	o := new(outgoing)
 	o.hdr.Iov = &o.iov
 	o.hdr.SetIovlen(1)
-	o.call = o.sendmsg
+	o.once, o.call = func(uintptr) { o.sendmsg() }, func(uintptr) bool { return o.sendmsg() }
 	return o
 }}
 
 // send sends a packet, or a train of them, to addr, or where u is connected to.
-// Errors are package net's, or sendmsg(2)'s as an *os.SyscallError.
+// It waits for room. Errors are net.ErrClosed, those of addresses, or sendmsg(2)'s
+// as an *os.SyscallError.
 func (u *udp) send(b, oob []byte, addr *net.UDPAddr) (n int, err error) {
 	o := outgoingPool.Get().(*outgoing)
-	defer func() {
-		o.iov.Base, o.hdr.Control, o.hdr.Name = nil, nil, nil
-		outgoingPool.Put(o)
-	}()
+	o.fd = u.fd
+	n, err = o.send(u, b, oob, addr)
+	o.iov.Base, o.hdr.Control, o.hdr.Name = nil, nil, nil
+	outgoingPool.Put(o)
+	return n, err
+}
+
+func (o *outgoing) send(u *udp, b, oob []byte, addr *net.UDPAddr) (n int, err error) {
 	if len(b) > 0 {
 		o.iov.Base = &b[0]
 	}
@@ -53,8 +61,13 @@ func (u *udp) send(b, oob []byte, addr *net.UDPAddr) (n int, err error) {
 			return 0, err
 		}
 	}
-	if err := u.raw.Write(o.call); err != nil {
-		return 0, err
+	if err := u.in.raw.Control(o.once); err != nil {
+		return 0, closedError(err)
+	}
+	if o.errno == unix.EAGAIN {
+		if err := u.waitForRoom(o.call); err != nil {
+			return 0, err
+		}
 	}
 	if o.errno != 0 {
 		return 0, os.NewSyscallError("sendmsg", o.errno)
@@ -63,9 +76,9 @@ func (u *udp) send(b, oob []byte, addr *net.UDPAddr) (n int, err error) {
 }
 
 // sendmsg is false when there is no room.
-func (o *outgoing) sendmsg(fd uintptr) bool {
+func (o *outgoing) sendmsg() bool {
 	for {
-		o.n, _, o.errno = unix.RawSyscall(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&o.hdr)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		o.n, _, o.errno = unix.RawSyscall(unix.SYS_SENDMSG, uintptr(o.fd), uintptr(unsafe.Pointer(&o.hdr)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 		if o.errno != unix.EINTR {
 			return o.errno != unix.EAGAIN
 		}

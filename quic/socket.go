@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/net/ipv4"
@@ -28,9 +27,8 @@ import (
 // quic-go reads through ReadBatch because the type has that method; without
 // it, it would take the file descriptor and read past us.
 type socket struct {
-	*net.UDPConn // the first one, whose options quic-go sets
-	cur          atomic.Pointer[udp]
-	connected    bool // to one peer: addresses are left out on sending
+	cur       atomic.Pointer[udp]
+	connected bool // to one peer: addresses are left out on sending
 	// onPacket is called for the first read that brings packets. May be nil.
 	onPacket func()
 	answered bool          // onPacket was called; only the reading goroutine uses it
@@ -45,19 +43,6 @@ type socket struct {
 	mu    sync.Mutex // guards what follows
 	prev  *udp       // the one before cur; nil when there is none, or closed
 	ended bool       // quic-go reads no more, or Close was called
-}
-
-// udp is a UDP socket of the kernel's.
-type udp struct {
-	*net.UDPConn
-	raw   syscall.RawConn
-	queue bool // the error queue is on (IP_RECVERR)
-	// domain is AF_INET or AF_INET6.
-	domain int
-
-	recvmmsg func(fd uintptr) bool // tryReceive
-	got      *trains               // what it brought
-	errno    unix.Errno            // or why not
 }
 
 // socketError is one error the network, or the kernel on sending, gave.
@@ -77,91 +62,44 @@ var (
 // useErrorQueue is turned off by a test, to go the way without IP_RECVERR.
 var useErrorQueue = true
 
-func newSocket(c *net.UDPConn, connected bool) (*socket, error) {
-	u, err := newUDP(c)
+// newSocket takes the UDP socket fd over, if it gives no error.
+func newSocket(fd int, connected bool) (*socket, error) {
+	u, err := newUDP(fd)
 	if err != nil {
 		return nil, err
 	}
-	s := &socket{UDPConn: c, connected: connected, onError: func(socketError) {}, news: make(chan struct{}, 1)}
+	s := &socket{connected: connected, onError: func(socketError) {}, news: make(chan struct{}, 1)}
 	s.cur.Store(u)
 	return s, nil
-}
-
-func newUDP(c *net.UDPConn) (*udp, error) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	u := &udp{UDPConn: c, raw: raw}
-	u.recvmmsg = u.tryReceive
-	if u.domain, err = u.socketDomain(); err != nil {
-		return nil, err
-	}
-	u.queue = useErrorQueue && u.enableErrorQueue()
-	u.enableTrains()
-	return u, nil
-}
-
-func (u *udp) socketDomain() (domain int, err error) {
-	cerr := u.raw.Control(func(fd uintptr) {
-		domain, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_DOMAIN)
-	})
-	if cerr != nil {
-		return 0, cerr
-	}
-	return domain, os.NewSyscallError("getsockopt SO_DOMAIN", err)
 }
 
 // dialSocket makes a UDP socket in ns that is connected to remote, from local
 // unless that is the zero Addr. Errors wrap the kernel's errno.
 func dialSocket(ns *netns.NS, local netip.Addr, remote netip.AddrPort) (*socket, error) {
-	c, err := dialUDP(ns, local, remote)
+	fd, err := dialUDP(ns, local, remote)
 	if err != nil {
 		return nil, err
 	}
-	s, err := newSocket(c, true)
+	s, err := newSocket(fd, true)
 	if err != nil {
-		c.Close()
+		closeFD(fd)
 	}
 	return s, err
 }
 
-func dialUDP(ns *netns.NS, local netip.Addr, remote netip.AddrPort) (u *net.UDPConn, err error) {
-	var laddr *net.UDPAddr
-	if local.IsValid() {
-		laddr = net.UDPAddrFromAddrPort(netip.AddrPortFrom(local, 0))
+// dialUDP is dialSocket's socket as the kernel gives it; the caller closes it.
+func dialUDP(ns *netns.NS, local netip.Addr, remote netip.AddrPort) (fd int, err error) {
+	if remote.Addr().IsMulticast() {
+		return -1, os.NewSyscallError("connect", unix.ENETUNREACH) // what TCP's says of such addresses
 	}
 	err = ns.Do(func() error {
-		d := net.Dialer{Control: noBroadcast}
-		if laddr != nil {
-			d.LocalAddr = laddr
-		}
-		c, err := d.Dial(network(remote.Addr()), remote.String())
-		if errors.Is(err, unix.EACCES) || remote.Addr().IsMulticast() {
-			err = unix.ENETUNREACH // what TCP's connect says of such addresses
-		}
-		if err != nil {
-			if c != nil {
-				c.Close()
-			}
-			return err
-		}
-		u = c.(*net.UDPConn)
-		return nil
+		fd, err = connectUDP(local, remote)
+		return err
 	})
-	return u, err
-}
-
-// noBroadcast takes back what package net gives each UDP socket.
-func noBroadcast(_, _ string, raw syscall.RawConn) error {
-	return raw.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 0) })
-}
-
-func network(a netip.Addr) string {
-	if a.Is4() {
-		return "udp4"
+	if errors.Is(err, unix.EACCES) { // broadcast
+		err = os.NewSyscallError("connect", unix.ENETUNREACH)
 	}
-	return "udp6"
+	return fd, err
 }
 
 // listenSocket binds a UDP socket in ns. It does so by hand: package net
@@ -179,25 +117,20 @@ func listenSocket(ns *netns.NS, local netip.AddrPort, o ListenOptions) (*socket,
 	return socketOn(fd)
 }
 
-// socketOn takes a bound UDP socket over.
+// socketOn takes fd over, which has to be a bound UDP socket.
 func socketOn(fd int) (*socket, error) {
-	f := os.NewFile(uintptr(fd), "udp")
-	if f == nil {
-		return nil, unix.EBADF
-	}
-	defer f.Close() // FilePacketConn has a copy of its own
-	pc, err := net.FilePacketConn(f)
+	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
 	if err != nil {
-		return nil, err
+		err = os.NewSyscallError("getsockopt SO_PROTOCOL", err)
+	} else if kind != unix.IPPROTO_UDP {
+		err = unix.EPROTOTYPE
 	}
-	u, ok := pc.(*net.UDPConn)
-	if !ok {
-		pc.Close()
-		return nil, unix.EPROTOTYPE
+	var s *socket
+	if err == nil {
+		s, err = newSocket(fd, false)
 	}
-	s, err := newSocket(u, false)
 	if err != nil {
-		pc.Close()
+		closeFD(fd)
 	}
 	return s, err
 }
@@ -213,7 +146,7 @@ func bindUDP(local netip.AddrPort, o ListenOptions) (fd int, err error) {
 	}
 	defer func() {
 		if err != nil {
-			unix.Close(fd)
+			closeFD(fd)
 		}
 	}()
 	if o.ReusePort {
@@ -306,7 +239,7 @@ func (s *socket) cut(ms []ipv4.Message) (n int) {
 	}
 	n = s.pending.cut(ms, &s.from)
 	if s.pending.used() {
-		trainPool.Put(s.pending)
+		s.pending.release()
 		s.pending = nil
 	}
 	return n

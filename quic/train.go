@@ -35,7 +35,7 @@ type trains struct {
 
 	headers [maxTrains]mmsghdr
 	vectors [maxTrains]unix.Iovec
-	names   [maxTrains]unix.RawSockaddrAny
+	names   [maxTrains]unix.RawSockaddrInet6 // or what an IPv4 address takes of it
 	control [maxTrains][128]byte
 	data    [maxTrains][trainSize]byte
 }
@@ -47,27 +47,54 @@ type mmsghdr struct {
 	_   [4]byte
 }
 
-var trainPool = sync.Pool{New: func() any { return new(trains) }}
+var trainPool = sync.Pool{New: func() any {
+	t := &trains{}
+	for i := range t.headers {
+		t.vectors[i].Base = &t.data[i][0]
+		t.vectors[i].SetLen(trainSize)
+		h := &t.headers[i].hdr
+		h.Iov, h.Control = &t.vectors[i], &t.control[i][0]
+		h.SetIovlen(1)
+		h.Name = (*byte)(unsafe.Pointer(&t.names[i]))
+		t.prepare(i)
+	}
+	return t
+}}
+
+// prepare says to the i-th header what the kernel changes with what it brings.
+func (t *trains) prepare(i int) {
+	h := &t.headers[i].hdr
+	h.SetControllen(len(t.control[i]))
+	h.Namelen = uint32(unsafe.Sizeof(t.names[i]))
+}
+
+// release gives t back to the pool.
+func (t *trains) release() {
+	for i := range t.count {
+		t.prepare(i)
+	}
+	t.count, t.next, t.left = 0, 0, nil
+	trainPool.Put(t)
+}
 
 // sender remembers the address of the last train, which is most often that of
 // the next. quic-go does not change what it is given.
 type sender struct {
-	raw  unix.RawSockaddrAny
+	raw  unix.RawSockaddrInet6
 	addr *net.UDPAddr
 }
 
-// enableTrains asks for UDP_GRO. Kernels without it give trains of one packet.
+// enableTrains, of newUDP, asks for UDP_GRO. Kernels without it give trains of one packet.
 func (u *udp) enableTrains() {
-	if !useGRO {
-		return
+	if useGRO {
+		unix.SetsockoptInt(u.fd, unix.SOL_UDP, unix.UDP_GRO, 1)
 	}
-	u.raw.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_GRO, 1) })
 }
 
 // receive waits for trains. The caller puts them back into the pool. Only one
 // goroutine may call it at a time.
 func (u *udp) receive() (*trains, error) {
-	if err := u.raw.Read(u.recvmmsg); err != nil {
+	if err := u.in.wait(u.recvmmsg); err != nil {
 		return nil, err
 	}
 	t, errno := u.got, u.errno
@@ -80,11 +107,10 @@ func (u *udp) receive() (*trains, error) {
 
 // tryReceive is one recvmmsg; false when there is nothing. It leaves what came
 // in u.got and u.errno.
-func (u *udp) tryReceive(fd uintptr) bool {
+func (u *udp) tryReceive(uintptr) bool {
 	t := trainPool.Get().(*trains)
-	t.prepare()
 	for {
-		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&t.headers[0])), maxTrains, unix.MSG_DONTWAIT, 0, 0)
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(u.fd), uintptr(unsafe.Pointer(&t.headers[0])), maxTrains, unix.MSG_DONTWAIT, 0, 0)
 		switch errno {
 		case 0:
 			t.count = int(n)
@@ -93,22 +119,9 @@ func (u *udp) tryReceive(fd uintptr) bool {
 		case unix.EINTR:
 			continue
 		}
-		trainPool.Put(t)
+		t.release()
 		u.got, u.errno = nil, errno
 		return errno != unix.EAGAIN
-	}
-}
-
-func (t *trains) prepare() {
-	t.count, t.next, t.left = 0, 0, nil
-	for i := range t.headers {
-		t.vectors[i].Base = &t.data[i][0]
-		t.vectors[i].SetLen(trainSize)
-		h := &t.headers[i].hdr
-		h.Iov, h.Control = &t.vectors[i], &t.control[i][0]
-		h.SetIovlen(1)
-		h.SetControllen(len(t.control[i]))
-		h.Name, h.Namelen = (*byte)(unsafe.Pointer(&t.names[i])), unix.SizeofSockaddrAny
 	}
 }
 
@@ -163,20 +176,23 @@ func segmentSize(oob []byte, length int) int {
 
 // of reads an address. Zones are numbers: names are others in other network
 // namespaces.
-func (s *sender) of(raw *unix.RawSockaddrAny) *net.UDPAddr {
-	if s.addr != nil && s.raw == *raw {
+func (s *sender) of(raw *unix.RawSockaddrInet6) *net.UDPAddr {
+	v4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(raw))
+	known := s.raw == *raw
+	if raw.Family == unix.AF_INET {
+		known = *(*unix.RawSockaddrInet4)(unsafe.Pointer(&s.raw)) == *v4
+	}
+	if s.addr != nil && known {
 		return s.addr
 	}
 	addr := &net.UDPAddr{}
-	switch raw.Addr.Family {
+	switch raw.Family {
 	case unix.AF_INET:
-		sa := (*unix.RawSockaddrInet4)(unsafe.Pointer(raw))
-		addr.IP, addr.Port = append(net.IP(nil), sa.Addr[:]...), networkOrder(&sa.Port)
+		addr.IP, addr.Port = append(net.IP(nil), v4.Addr[:]...), networkOrder(&v4.Port)
 	case unix.AF_INET6:
-		sa := (*unix.RawSockaddrInet6)(unsafe.Pointer(raw))
-		addr.IP, addr.Port = append(net.IP(nil), sa.Addr[:]...), networkOrder(&sa.Port)
-		if sa.Scope_id != 0 {
-			addr.Zone = strconv.FormatUint(uint64(sa.Scope_id), 10)
+		addr.IP, addr.Port = append(net.IP(nil), raw.Addr[:]...), networkOrder(&raw.Port)
+		if raw.Scope_id != 0 {
+			addr.Zone = strconv.FormatUint(uint64(raw.Scope_id), 10)
 		}
 	}
 	s.raw, s.addr = *raw, addr

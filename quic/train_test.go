@@ -85,7 +85,7 @@ func trainSockets(t *testing.T) (to *socket, from *net.UDPConn) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { to.Close() })
-	to.cur.Load().raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_RECVTOS, 1) })
+	to.cur.Load().control(func(fd int) { err = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_RECVTOS, 1) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,8 +130,8 @@ func sendTrain(t *testing.T, from *net.UDPConn, to *socket, size, full, last int
 // countTrains counts into n what s receives of the kernel's until ended is called.
 func countTrains(s *socket, n *int) (ended func()) {
 	u := s.cur.Load()
-	u.recvmmsg = func(fd uintptr) bool {
-		ready := u.tryReceive(fd)
+	u.recvmmsg = func(uintptr) bool {
+		ready := u.tryReceive(0)
 		if ready {
 			*n++
 		}

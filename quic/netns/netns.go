@@ -32,6 +32,8 @@ type NS struct {
 	dev  uint64 // of nsfs; Self only
 	self bool
 
+	lent4, lent6 lent // for UDP
+
 	mu     sync.Mutex // guards what follows
 	fd     int        // owned; -1 for Self and after Close
 	closed bool
@@ -171,6 +173,8 @@ func (n *NS) Close() error {
 	if n.IsSelf() {
 		return nil
 	}
+	n.lent4.close() // before mu is locked, which UDP locks meanwhile
+	n.lent6.close()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.closed {

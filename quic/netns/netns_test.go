@@ -103,12 +103,37 @@ func TestDo(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	if err := ns.UDP(unix.AF_INET, func(fd int) bool {
+		cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+		if errors.Is(err, unix.ENOPROTOOPT) { // before Linux 5.14
+			return true
+		}
+		here, err2 := ownCookie()
+		if err != nil || err2 != nil || cookie == here {
+			t.Errorf("the lent socket is of namespace %d, we are in %d (%v, %v)", cookie, here, err, err2)
+		}
+		return true
+	}); err != nil {
+		t.Error(err)
+	}
 	for range 2 {
 		if err := ns.Close(); err != nil {
 			t.Error(err)
 		}
 	}
+	if err := ns.UDP(unix.AF_INET, func(int) bool { return true }); err != ErrClosed {
+		t.Errorf("UDP after Close: %v", err)
+	}
 	if err := ns.Do(func() error { return nil }); err != ErrClosed {
 		t.Errorf("after Close: %v", err)
 	}
+}
+
+func ownCookie() (uint64, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(fd)
+	return unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
 }
