@@ -158,6 +158,59 @@ func TestBeforeWatch(t *testing.T) {
 	r.end.Close()
 }
 
+// stopper keeps the goroutine of its set until it is let go.
+type stopper struct {
+	end           *ends.End
+	looked, letGo chan struct{}
+}
+
+func (s *stopper) Look(bool) {
+	close(s.looked)
+	<-s.letGo
+	s.end.Rest()
+}
+
+func (s *stopper) LookAside() {}
+
+// However much happens at once, all of it is seen.
+func TestManyAtOnce(t *testing.T) {
+	set := newSet(t, 1)
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fds[1])
+	s := &stopper{looked: make(chan struct{}), letGo: make(chan struct{})}
+	s.end = set.New(fds[0], s)
+	if err := s.end.Watch(); err != nil {
+		t.Fatal(err)
+	}
+	var readers []*reader
+	var programs []int
+	for range 300 {
+		r, program := newReader(t, set)
+		if err := r.end.Watch(); err != nil {
+			t.Fatal(err)
+		}
+		readers, programs = append(readers, r), append(programs, program)
+	}
+	unix.Write(fds[1], []byte("x"))
+	waitFor(t, "the look that lasts", s.looked)
+	for _, program := range programs {
+		unix.Write(program, []byte("at once"))
+		unix.Close(program)
+	}
+	close(s.letGo)
+	for _, r := range readers {
+		waitFor(t, "the end of file", r.over)
+		if string(r.got) != "at once" {
+			t.Errorf("got %q", r.got)
+		}
+		r.end.Close()
+	}
+	s.end.Close()
+}
+
 // A set that is closed is looked at in vain, whatever its descriptors are by now.
 func TestLookAfterClose(t *testing.T) {
 	set, err := ends.NewSet(2)

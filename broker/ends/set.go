@@ -83,22 +83,22 @@ func (s *Set) Close() {
 
 func (s *Set) shardOf(fd int) *shard { return s.shards[fd%len(s.shards)] }
 
-// run looks until the set is closed.
+// run looks until the set is closed. It is one Read: what comes after a poll that had
+// all there was wakes it, so there is no need for another poll before it waits.
 func (sh *shard) run() {
 	var happened [batch]unix.EpollEvent
 	var ends [batch]*End
-	for {
-		n := 0
-		if err := sh.raw.Read(func(uintptr) bool {
-			n = sh.poll(&happened)
-			return n > 0
-		}); err != nil {
-			return
+	_ = sh.raw.Read(func(uintptr) bool {
+		for {
+			n := sh.poll(&happened)
+			sh.tell(happened[:n], &ends)
+			if n < batch {
+				return false
+			}
+			// Those who were given something have their turn before there is more.
+			runtime.Gosched()
 		}
-		sh.tell(happened[:n], &ends)
-		// Those who were given something have their turn before there is more.
-		runtime.Gosched()
-	}
+	})
 }
 
 // Look looks at what has happened by now, in this goroutine, as the set's own do. It
