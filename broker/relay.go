@@ -180,8 +180,8 @@ func (r *relay) wake() {
 	news := over || n > r.armed+r.seen || len(r.early) > 0
 	r.mu.Unlock()
 	r.end.Release()
-	if news {
-		r.end.Look(over)
+	if news && r.end.Begin() {
+		r.look(over, false)
 	}
 }
 

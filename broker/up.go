@@ -36,7 +36,11 @@ const (
 type trier interface{ TryWrite(p []byte) bool }
 
 // Look carries what the program wrote, if that is little (ends.Looker).
-func (r *relay) Look(over bool) {
+func (r *relay) Look(over bool) { r.look(over, true) }
+
+// look is Look. unlocked: the socket's mu is not held, so that it may be told here
+// that the program has closed it.
+func (r *relay) look(over, unlocked bool) {
 	buf := buffers.Get().(*[relayBuffer]byte)
 	defer buffers.Put(buf)
 	for !over && r.carryNow(buf[:]) {
@@ -45,7 +49,7 @@ func (r *relay) Look(over bool) {
 		}
 		over = addfd.ReadsEOF(r.end.FD()) // may be what happened meanwhile; a closed end is found out aside
 	}
-	if over && r.allWritten(buf[:]) && r.closeWrite() == nil {
+	if over && unlocked && r.allWritten(buf[:]) && r.closeWrite() == nil {
 		r.programGone()
 		r.leave()
 		return

@@ -298,3 +298,28 @@ func TestClosedWithUnread(t *testing.T) {
 		e.finish(t)
 	}
 }
+
+// A connection can come about when the program has just closed the socket. It begins
+// with the socket locked, which is then not waited for.
+func TestBeginsLocked(t *testing.T) {
+	for i := range 2 {
+		e := newEcho(t, false, "true")
+		e.theirs.Close()
+		for !addfd.HungUp(e.end.FD()) {
+			time.Sleep(time.Millisecond)
+		}
+		begun := make(chan struct{})
+		go func() {
+			defer close(begun)
+			e.sock.mu.Lock()
+			defer e.sock.mu.Unlock()
+			e.begin(i)
+		}()
+		select {
+		case <-begun:
+		case <-time.After(20 * time.Second):
+			panic("it waits for the lock that its caller holds") // for good
+		}
+		e.finish(t)
+	}
+}

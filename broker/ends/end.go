@@ -82,13 +82,9 @@ func (e *End) Poke() {
 	}
 }
 
-// Look has the looker's Look called in this goroutine, as if something had
-// happened, unless another look goes on, which then does not rest.
-func (e *End) Look(over bool) {
-	if e.happened() {
-		e.looker.Look(over)
-	}
-}
+// Begin begins a look in the caller's goroutine, as if something had happened: see
+// Looker. False: another look goes on, which then does not rest.
+func (e *End) Begin() bool { return e.happened() }
 
 // happened reports that the caller must look.
 func (e *End) happened() bool {
