@@ -15,7 +15,7 @@ FUZZTIME   ?= 10s
 TESTFLAGS  ?=
 # The race detector pays where goroutines share state; commands and the
 # launcher have none to speak of.
-RACE_DIRS  := addfd broker notify quic
+RACE_DIRS  := addfd broker internal notify quic
 
 .NOTPARALLEL:
 .PHONY: all build demo test test-unit test-e2e storm bench-syscalls lint fuzz clean deps

@@ -6,20 +6,22 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"time"
 
+	"github.com/poemq/poemq/internal/busypoll"
 	"golang.org/x/sys/unix"
 )
 
-// Threads sets how the threads of this process run: see places, slack and batch. An
-// error is about speed only.
+// Threads sets how the threads of this process run: see places, slack, batch, and
+// package busypoll, whose looks take busy at most. An error is about speed only.
 //
 // Children inherit it: start them before.
-func Threads() error {
+func Threads(busy time.Duration) error {
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(places(runtime.GOMAXPROCS(0)))
 	}
 	slack()
-	return batch()
+	return errors.Join(batch(), busypoll.Set(busy))
 }
 
 // timerSlack is how much later than asked a sleep of the broker's threads may end,

@@ -32,7 +32,7 @@ func TestThreads(t *testing.T) {
 	}()
 	idle := <-chosen
 	before := runtime.GOMAXPROCS(0)
-	if err := Threads(); err != nil {
+	if err := Threads(0); err != nil {
 		t.Fatal(err)
 	}
 	begun, end := make(chan struct{}), make(chan struct{})

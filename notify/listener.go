@@ -10,6 +10,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/poemq/poemq/internal/busypoll"
 	"golang.org/x/sys/unix"
 )
 
@@ -25,7 +26,10 @@ var ErrGone = errors.New("the target no longer waits for this call")
 // handler starts run on the thread that it leaves.
 type Listener struct {
 	fd int
-	f  *os.File // of fd, for the poller
+	// calls is an epoll(7) instance that watches fd for EPOLLIN, for Go's poller:
+	// that asks for EPOLLOUT, too, which comes with every notification that was
+	// received and not answered yet (seccomp_unotify(2)), for nothing.
+	calls *os.File
 
 	mu      sync.Mutex // guards what follows
 	posted  []func()
@@ -65,12 +69,25 @@ func NewListener(fd int) (*Listener, error) {
 	}
 	// Flags go by value. Older kernels refuse them; it is only about speed.
 	unix.Syscall(unix.SYS_IOCTL, uintptr(fd), ioctlSetFlags, fdSyncWakeUp)
-	// The poller takes only such files. Receiving blocks all the same when there
-	// is nothing to receive.
-	if err := unix.SetNonblock(fd, true); err != nil {
-		return fail(fmt.Errorf("O_NONBLOCK on the listener: %w", err))
+	calls, err := watch(fd)
+	if err != nil {
+		return fail(err)
 	}
-	return &Listener{fd: fd, f: os.NewFile(uintptr(fd), "seccomp listener")}, nil
+	return &Listener{fd: fd, calls: calls}, nil
+}
+
+// watch makes an epoll instance that is readable when fd is.
+func watch(fd int) (*os.File, error) {
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("epoll_create1 for the listener: %w", err)
+	}
+	if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET}); err != nil {
+		unix.Close(epoll)
+		return nil, fmt.Errorf("epoll_ctl of the listener: %w", err)
+	}
+	_ = unix.SetNonblock(epoll, true) // only so that os takes it for pollable
+	return os.NewFile(uintptr(epoll), "seccomp listener"), nil
 }
 
 // FD is the listener's descriptor, for a copy that outlives us. It is the
@@ -130,49 +147,23 @@ func (l *Listener) runPosted() {
 // not block.
 func (l *Listener) Serve(handle func(*Notification)) error {
 	defer l.end()
-	raw, err := l.f.SyscallConn()
+	raw, err := l.calls.SyscallConn()
 	if err != nil {
 		return err
 	}
-	for {
-		over := false
-		var failed error
-		err := raw.Read(func(uintptr) bool {
-			over, failed = l.receiveAll(handle)
-			return over
-		})
-		switch {
-		case over:
-			return failed
-		case l.stopped.Load():
-			return nil
-		case errors.Is(err, os.ErrClosed):
-			return err
+	over := false
+	var failed error
+	err = raw.Read(func(uintptr) bool {
+		if over, failed = l.receiveAll(handle); !over {
+			busypoll.Before()
 		}
-		// The poller was told ERR, as receiveAll may be, and takes that for the
-		// file's end until something else happens to it.
-		if err := l.await(); err != nil {
-			return err
-		}
-		if over, failed = l.receiveAll(handle); over {
-			return failed
-		}
+		return over
+	})
+	if over || l.stopped.Load() {
+		return failed
 	}
+	return err
 }
-
-// await returns when there may be something to receive, or after stopLook. It
-// waits without the poller.
-func (l *Listener) await() error {
-	p := []unix.PollFd{{Fd: int32(l.fd), Events: unix.POLLIN}}
-	_, err := unix.Poll(p, int(stopLook.Milliseconds()))
-	if err != nil && err != unix.EINTR {
-		return fmt.Errorf("poll listener: %w", err)
-	}
-	return nil
-}
-
-// stopLook is how long Stop may take where the poller cannot be used.
-const stopLook = 100 * time.Millisecond
 
 // receiveAll takes what is there. over: the last task is gone, or there is an
 // error.
@@ -248,7 +239,7 @@ func unsignalled(f func()) error {
 // Stop ends Serve from any goroutine, with tasks still under the filter.
 func (l *Listener) Stop() {
 	l.stopped.Store(true)
-	l.f.SetReadDeadline(time.Unix(1, 0))
+	l.calls.SetReadDeadline(time.Unix(1, 0))
 }
 
 // receive takes one notification. ENOENT (the task was killed meanwhile) and
@@ -299,5 +290,6 @@ func (l *Listener) end() {
 		l.idle.Stop()
 	}
 	l.targets.Close()
-	l.f.Close()
+	l.calls.Close()
+	unix.Close(l.fd)
 }

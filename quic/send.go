@@ -8,6 +8,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/poemq/poemq/internal/busypoll"
 )
 
 // outgoing is one sendmsg(2). It is made by hand and raw: package net would
@@ -72,6 +74,7 @@ func (o *outgoing) send(u *udp, b, oob []byte, addr *net.UDPAddr) (n int, err er
 	if o.errno != 0 {
 		return 0, os.NewSyscallError("sendmsg", o.errno)
 	}
+	busypoll.Carried(int(o.n))
 	return int(o.n), nil
 }
 

@@ -9,6 +9,8 @@ import (
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
+
+	"github.com/poemq/poemq/internal/busypoll"
 )
 
 // Packets come in trains: with UDP_GRO (udp(7), Linux 5.0) one datagram of the
@@ -102,6 +104,11 @@ func (u *udp) receive() (*trains, error) {
 	if errno != 0 {
 		return nil, errno
 	}
+	octets := 0
+	for i := range t.count {
+		octets += int(t.headers[i].len)
+	}
+	busypoll.Carried(octets)
 	return t, nil
 }
 
@@ -121,7 +128,11 @@ func (u *udp) tryReceive(uintptr) bool {
 		}
 		t.release()
 		u.got, u.errno = nil, errno
-		return errno != unix.EAGAIN
+		if errno != unix.EAGAIN {
+			return true
+		}
+		busypoll.Before()
+		return false
 	}
 }
 

@@ -34,6 +34,7 @@ type Config struct {
 		HandshakeTimeout time.Duration
 		Migration        bool
 		Resumption       bool
+		BusyPoll         time.Duration // 0: none
 	}
 	Fallback struct {
 		HeadStart time.Duration

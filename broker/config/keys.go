@@ -95,6 +95,7 @@ var keys = []key{
 	duration("wire.handshake_timeout", 100*time.Millisecond, 10*time.Minute, func(c *Config) *time.Duration { return &c.Wire.HandshakeTimeout }),
 	boolean("wire.migration", func(c *Config) *bool { return &c.Wire.Migration }),
 	boolean("wire.resumption", func(c *Config) *bool { return &c.Wire.Resumption }),
+	duration("wire.busy_poll", 0, time.Millisecond, func(c *Config) *time.Duration { return &c.Wire.BusyPoll }),
 	live(duration("fallback.head_start", 0, time.Minute, func(c *Config) *time.Duration { return &c.Fallback.HeadStart })),
 	live(duration("fallback.remember", 0, 7*day, func(c *Config) *time.Duration { return &c.Fallback.Remember })),
 	live(number("fallback.entries", 1, 1<<20, func(c *Config) *int { return &c.Fallback.Entries })),

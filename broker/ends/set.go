@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"unsafe"
 
+	"github.com/poemq/poemq/internal/busypoll"
 	"golang.org/x/sys/unix"
 )
 
@@ -93,6 +94,7 @@ func (sh *shard) run() {
 			n := sh.poll(&happened)
 			sh.tell(happened[:n], &ends)
 			if n < batch {
+				busypoll.Before()
 				return false
 			}
 			// Those who were given something have their turn before there is more.

@@ -62,7 +62,7 @@ func chain(o *options, status *os.File, argv []string, report func(statusLine)) 
 	if err != nil {
 		return errors.Join(err, r.close())
 	}
-	threads(log)
+	threads(c, log)
 	if _, err := unix.Setsid(); err != nil {
 		log.Warn("the terminal's signals reach poemqd too", "error", err)
 	}

@@ -171,9 +171,9 @@ func start(c *config.Config, log *slog.Logger, keeper broker.Keeper) (*running, 
 }
 
 // threads is about speed only. Whoever starts a child does so before.
-func threads(log *slog.Logger) {
-	if err := broker.Threads(); err != nil {
-		log.Info("threads are scheduled as those of any program; carrying bytes takes more processor time", "error", err)
+func threads(c *config.Config, log *slog.Logger) {
+	if err := broker.Threads(c.Wire.BusyPoll); err != nil {
+		log.Info("threads run as those of any program; carrying bytes takes more time", "error", err)
 	}
 }
 

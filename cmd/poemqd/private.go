@@ -50,7 +50,7 @@ func private(o *options, fd int) error {
 		return err
 	}
 	noFronts(c, log)
-	threads(log)
+	threads(c, log)
 	if err := r.broker.Admit(conn, nil); err != nil {
 		return errors.Join(err, r.close())
 	}

@@ -72,7 +72,7 @@ func serve(o *options, socket, control string) error {
 		return errors.Join(err, door.Close(), r.close())
 	}
 	r.broker.SetFronts(served)
-	threads(log)
+	threads(c, log)
 	reloads := make(chan struct{})
 	go func() {
 		defer close(reloads)

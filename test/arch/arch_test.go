@@ -53,10 +53,11 @@ var mayImport = map[string][]string{
 	"cmd/poemqd":       {"broker", "quic"},             // it makes the identity and the host that the broker stands on
 	"cmd/poemqctl":     {"broker", "quic", "launcher"}, // of quic the small CA, of the launcher the filter's description
 	"cmd/poemq-launch": {"launcher"},
-	"broker":           {"notify", "addfd", "quic"},
-	"notify":           {},
+	"broker":           {"notify", "addfd", "quic", "internal"},
+	"notify":           {"internal"},
 	"addfd":            {},
-	"quic":             {},
+	"quic":             {"internal"},
+	"internal":         {},
 	"launcher":         {},
 }
 
