@@ -51,8 +51,9 @@ func (a *alarm) run() {
 	}
 }
 
-// set has f called after d, in place of what was set before; after close it does
-// nothing. It must not be called beside itself.
+// set has f called after d, in place of what was set before. It must not be called
+// beside itself, nor a timer's beside or after close; a timerfd that was closed rings
+// no more.
 func (a *alarm) set(d time.Duration) {
 	switch {
 	case a.file != nil:

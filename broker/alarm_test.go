@@ -35,7 +35,7 @@ func TestAlarm(t *testing.T) {
 		<-rings
 	}
 	a.set(1)
-	time.Sleep(20 * time.Millisecond)
+	time.Sleep(20 * time.Millisecond) // it would ring at once
 	if len(rings) > 0 {
 		t.Error("it rang after it was closed")
 	}

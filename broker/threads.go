@@ -64,8 +64,8 @@ func places(processors int) int { return max(1, processors/2) }
 // batch has the kernel schedule all threads of this process, and those that they
 // make, as SCHED_BATCH (sched(7)). A thread that is woken then lets the one
 // before it finish its turn, so that packets and bytes gather and are handled
-// together: about half the processor time an octet where programs and brokers
-// share processors. A policy that somebody has chosen, by chrt(1) or
+// together: less processor time for each octet where programs and brokers share
+// processors (ARCHITECTURE.md, Speed). A policy that somebody has chosen, by chrt(1) or
 // CPUSchedulingPolicy=, is left as it is.
 func batch() error {
 	if err := eachThread(batchThread); err != nil {

@@ -43,6 +43,30 @@ func TestEmbedded(t *testing.T) {
 	}
 }
 
+// poemqd gets a timer slack of its own, for it may not give one to its threads by
+// itself; the program's is what it was.
+func TestTimerSlack(t *testing.T) {
+	const file = "/proc/self/timerslack_ns"
+	own, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, mode := range []string{"inplace", "chain"} {
+		run(t, embedded(mode), launch, "cat", file).wantOut(t, string(own))
+	}
+	if string(own) != "50000\n" {
+		t.Skipf("somebody chose a timer slack of %s ns, which then stays poemqd's", strings.TrimSpace(string(own)))
+	}
+	tells := filepath.Join(t.TempDir(), "poemqd")
+	if err := os.WriteFile(tells, []byte("#!/bin/sh\ncat "+file+" >\"$0.slack\"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	run(t, embedded("inplace"), launch, "--poemqd", tells, "true") // which fails, for want of a broker
+	if slack, err := os.ReadFile(tells + ".slack"); string(slack) != "500000\n" {
+		t.Errorf("poemqd has a timer slack of %q ns (%v)", slack, err)
+	}
+}
+
 // In place the embedded broker is found where packages put it.
 func TestFindsPoemqd(t *testing.T) {
 	top := t.TempDir()

@@ -4,8 +4,8 @@
 //
 // Waking an idle processor takes 20 to 50 µs on many machines, virtual ones above
 // all: more than a broker does with a message. A request and its answer pass the
-// broker four times and more. Where the next message has come as soon as that of
-// late, looking for it costs no more than sleeping would have taken.
+// broker four times and more. Where messages have come that soon of late, looking for
+// the next costs about what sleeping and waking would.
 package busypoll
 
 import (

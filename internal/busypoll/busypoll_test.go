@@ -90,7 +90,7 @@ func TestInVain(t *testing.T) {
 func TestCarried(t *testing.T) {
 	stand(t, time.Minute) // would take that long
 	Carried(1 << 30)
-	time.Sleep(2 * period)
+	time.Sleep(2 * period) // a period is what is measured
 	Before()
 	if !much {
 		t.Error("a GB in a moment is not much")
