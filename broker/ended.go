@@ -148,6 +148,9 @@ func (r *relay) carriedAll() {
 // abortUnlessRead aborts r after its peer's reset when the program reads
 // nothing, of which it has been given taken octets, so that down cannot end.
 func (r *relay) abortUnlessRead(taken uint64) {
+	if r.ended() {
+		return
+	}
 	time.AfterFunc(readWait, func() {
 		switch now := r.delivered.Load(); {
 		case r.ended():

@@ -172,7 +172,7 @@ const (
 	worthwhile = 8
 	// modest is the part of what the largest address held that another may hold
 	// in peace.
-	modest = 16
+	modest = 8
 )
 
 // relieve ends connections that hold about so many octets together: of the
@@ -187,11 +187,8 @@ func (h *Host) relieve(octets int64) bool {
 			total += one.octets
 		}
 	}
-	if total < octets/worthwhile {
-		return false
-	}
-	some, first := false, int64(0)
-	for octets > 0 {
+	some, first, worth := false, int64(0), octets/worthwhile
+	for octets > 0 && total >= worth {
 		var most netip.Prefix
 		for key, sum := range sums {
 			if sum > sums[most] {
@@ -206,6 +203,7 @@ func (h *Host) relieve(octets int64) bool {
 		held[most] = held[most][1:]
 		sums[most] -= top.octets
 		octets -= top.octets
+		total -= top.octets
 		some = true
 		h.shed.Add(1)
 		h.limited.note(time.Now(), top.remote, "connection ended", fmt.Errorf(
