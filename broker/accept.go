@@ -226,8 +226,14 @@ func (l *listenState) standIn() {
 
 func (l *listenState) first() taken {
 	t := l.back[0]
-	l.back = l.back[1:]
+	l.back = without(l.back, 1)
 	return t
+}
+
+// without is queue without its first n. The array goes on holding those otherwise.
+func without[T any](queue []T, n int) []T {
+	clear(queue[:n])
+	return queue[n:]
 }
 
 // hasRoom lets one of those in that wait; l.mu is held.
@@ -251,7 +257,7 @@ func (l *listenState) match(c int) *arrival {
 	if name := addfd.PeerName(c); name != "" { // ends of ours have none
 		for i, a := range l.queue {
 			if a.direct == name {
-				l.queue = l.queue[i+1:]
+				l.queue = without(l.queue, i+1)
 				return a
 			}
 		}
@@ -262,10 +268,10 @@ func (l *listenState) match(c int) *arrival {
 		if a.direct != "" || a.relay == nil && tripped || a.relay != nil && tripped != a.relay.countMarker() {
 			continue
 		}
-		l.queue = l.queue[i+1:]
+		l.queue = without(l.queue, i+1)
 		return a
 	}
-	l.queue = l.queue[1:]
+	l.queue = without(l.queue, 1)
 	return nil
 }
 
@@ -344,7 +350,7 @@ func (l *listenState) nextWaiter() *waiter {
 		if !w.answered.Load() {
 			return w
 		}
-		l.waiters = l.waiters[1:]
+		l.waiters = without(l.waiters, 1)
 	}
 	return nil
 }

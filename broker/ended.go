@@ -2,6 +2,7 @@ package broker
 
 import (
 	"errors"
+	"net/netip"
 	"time"
 
 	"github.com/poemq/poemq/addfd"
@@ -53,6 +54,32 @@ func (s *Socket) watchLost() {
 	s.b.watchClose(s, fd)
 	unix.Close(fd)
 }
+
+// letGo frees what a lost transport holds, where r, which has nothing to do any
+// more, is kept until the program accepts it.
+func (r *relay) letGo() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.t == nil || r.t.Lost() == nil {
+		return
+	}
+	r.t, r.try = &departed{r.t.LocalAddr(), r.t.RemoteAddr()}, nil
+}
+
+// departed is what is left of a transport that was lost: the addresses it had.
+type departed struct{ local, remote netip.AddrPort }
+
+func (*departed) AwaitRead()                   {}
+func (*departed) Read([]byte) (int, error)     { return 0, quic.ErrLost }
+func (*departed) Write([]byte) (int, error)    { return 0, quic.ErrLost }
+func (*departed) CloseWrite() error            { return quic.ErrLost }
+func (*departed) WhenWriteEnds(f func(error))  { go f(quic.ErrLost) }
+func (*departed) Lost() <-chan struct{}        { return nil }
+func (*departed) Reset()                       {}
+func (*departed) StopRead()                    {}
+func (*departed) Close() error                 { return nil }
+func (d *departed) LocalAddr() netip.AddrPort  { return d.local }
+func (d *departed) RemoteAddr() netip.AddrPort { return d.remote }
 
 // gone reports that the program has closed its socket.
 func (r *relay) gone() bool {
@@ -121,6 +148,9 @@ func (r *relay) carriedAll() {
 // abortUnlessRead aborts r after its peer's reset when the program reads
 // nothing, of which it has been given taken octets, so that down cannot end.
 func (r *relay) abortUnlessRead(taken uint64) {
+	if r.ended() {
+		return
+	}
 	time.AfterFunc(readWait, func() {
 		switch now := r.delivered.Load(); {
 		case r.ended():

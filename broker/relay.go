@@ -339,9 +339,13 @@ func (r *relay) down() {
 		buf := buffers.Get().(*[relayBuffer]byte)
 		n, err := r.t.Read(buf[:])
 		if n > 0 && !discard {
-			werr := r.deliver(buf[:n])
+			var lost <-chan struct{} // nothing can be lost after the last octets
+			if err == nil || errors.Is(err, quic.ErrLost) {
+				lost = r.t.Lost()
+			}
+			werr := r.deliver(buf[:n], lost)
 			switch {
-			case werr == nil:
+			case werr == nil, errors.Is(werr, ends.ErrStopped): // Read tells why
 			case errors.Is(werr, os.ErrClosed):
 				buffers.Put(buf)
 				r.t.Reset()
@@ -392,8 +396,9 @@ func (r *relay) downEnded(err error) {
 	}
 }
 
-func (r *relay) deliver(p []byte) error {
-	return r.end.Write(p, func(n int) { r.delivered.Add(uint64(n)) })
+// deliver gives p to our program, and waits for room until lost is closed.
+func (r *relay) deliver(p []byte, lost <-chan struct{}) error {
+	return r.end.Write(p, func(n int) { r.delivered.Add(uint64(n)) }, lost)
 }
 
 // hungUp reports that the program has closed its socket.

@@ -24,6 +24,9 @@ func newTCP(c *net.TCPConn) *tcpTransport {
 	return &tcpTransport{TCPConn: c, remote: addrPort(c.RemoteAddr())}
 }
 
+// Lost is nil: what has come can be read, and the kernel holds it.
+func (t *tcpTransport) Lost() <-chan struct{} { return nil }
+
 // AwaitRead waits in the poller, so that an idle connection holds no buffer.
 func (t *tcpTransport) AwaitRead() {
 	raw, err := t.SyscallConn()

@@ -32,6 +32,9 @@ type transport interface {
 	WhenWriteEnds(f func(error))
 	// StopRead has the peer's further writes fail.
 	StopRead()
+	// Lost is closed when nothing more will be read, whatever has come: who
+	// reads is to let the transport go, which may hold much. It may be nil.
+	Lost() <-chan struct{}
 	// Close frees what is left when both directions have ended.
 	Close() error
 	LocalAddr() netip.AddrPort

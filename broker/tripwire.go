@@ -164,7 +164,8 @@ func (r *relay) abort() {
 		t.Reset()
 	}
 	if sock == nil {
-		return // it waits in a queue: accepted closes it
+		r.letGo() // it waits in a queue: accepted closes it
+		return
 	}
 	sock.disconnected(0) // before the program can see it
 	if !protected {

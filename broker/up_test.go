@@ -80,6 +80,7 @@ func (m *mouth) CloseWrite() error          { m.ended <- struct{}{}; return nil 
 func (m *mouth) Reset()                     { m.once.Do(func() { close(m.over) }) }
 func (m *mouth) WhenWriteEnds(func(error))  {}
 func (m *mouth) StopRead()                  {}
+func (m *mouth) Lost() <-chan struct{}      { return nil }
 func (m *mouth) Close() error               { return nil }
 func (m *mouth) LocalAddr() netip.AddrPort  { return netip.AddrPort{} }
 func (m *mouth) RemoteAddr() netip.AddrPort { return netip.AddrPort{} }

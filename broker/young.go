@@ -69,7 +69,7 @@ func (y *young) thin(b *Broker) {
 // grow anchors the oldest; y.mu is held. The caller closes its descriptor.
 func (y *young) grow(b *Broker) (fd int) {
 	old := y.queue[0]
-	y.queue = y.queue[1:]
+	y.queue = without(y.queue, 1)
 	b.watchClose(old.s, old.fd)
 	return old.fd
 }
@@ -82,7 +82,7 @@ func (y *young) crowd(b *Broker) (fd int) {
 	if err != nil {
 		return y.grow(b)
 	}
-	y.queue = y.queue[1:]
+	y.queue = without(y.queue, 1)
 	old.s.mu.Lock()
 	old.s.crowded = id
 	old.s.mu.Unlock()

@@ -110,6 +110,9 @@ type Host struct {
 	watches map[uint64]*watch // by network namespace
 	guard   *time.Timer       // runs while there are connections
 
+	endured  int64     // heap, in octets, that is not peers'; guard's function has it, and the next
+	relieved time.Time // when connections were ended last
+
 	census census
 	shed   atomic.Uint64 // connections ended since memory was short
 

@@ -26,8 +26,9 @@ import (
 const (
 	// memoryEvery is how often the heap is looked at.
 	memoryEvery = 100 * time.Millisecond
-	// memoryCalm is how often when it was too large, and not because of peers.
-	memoryCalm = 10 * time.Second
+	// memorySettle is how long what ended connections held may take to be freed:
+	// the programs' sockets have to be told first.
+	memorySettle = 2 * time.Second
 	// What a connection and a stream hold without any data, to reckon with.
 	// Tests measure it: TestLimitHandshakes and TestManyStreams.
 	connOctets   = 64 << 10
@@ -84,12 +85,21 @@ func (h *Host) guardMemory() {
 
 // checkMemory is guard's function.
 func (h *Host) checkMemory() {
-	next := memoryEvery
-	if over := heapOctets() - h.cfg.Limits.Memory; over > 0 {
+	limit, heap := h.cfg.Limits.Memory, heapOctets()
+	if heap > max(limit, h.endured) {
 		runtime.GC()
-		if over = heapOctets() - h.cfg.Limits.Memory; over > 0 && !h.relieve(over+h.cfg.Limits.Memory/8) {
-			next = memoryCalm
-		}
+		heap = heapOctets()
+	}
+	switch {
+	case heap <= limit:
+		h.endured = 0
+	case heap <= h.endured:
+	case h.relieve(heap - limit + limit/8):
+		h.relieved = time.Now()
+	case time.Since(h.relieved) > memorySettle:
+		h.endured = heap + limit/8
+		h.log.Warn("memory is short, but not because of what peers hold (limits.memory)",
+			"heap_octets", heap, "limit_octets", limit)
 	}
 	conns := h.connections()
 	h.mu.Lock()
@@ -101,7 +111,7 @@ func (h *Host) checkMemory() {
 		h.guard = nil
 		return
 	}
-	h.guard.Reset(next)
+	h.guard.Reset(memoryEvery)
 }
 
 // connections are all of them, dialed and accepted.
@@ -156,41 +166,50 @@ func (h *Host) holdings() map[netip.Prefix][]holding {
 	return all
 }
 
+const (
+	// worthwhile is the part of what is wanted that all peers together have to
+	// hold for any of them to lose something.
+	worthwhile = 8
+	// modest is the part of what the largest address held that another may hold
+	// in peace.
+	modest = 8
+)
+
 // relieve ends connections that hold about so many octets together: of the
-// address that holds most, the largest first. It returns false if nothing is
-// held that would be worth it.
+// address that holds most, the largest first. What holds little beside those is
+// left alone, even if not enough was found: this is an estimate, and the next look
+// knows more. It returns false if nothing is held that would be worth it.
 func (h *Host) relieve(octets int64) bool {
-	held, sums := h.holdings(), map[netip.Prefix]int64{}
+	held, sums, total := h.holdings(), map[netip.Prefix]int64{}, int64(0)
 	for key, all := range held {
 		for _, one := range all {
 			sums[key] += one.octets
+			total += one.octets
 		}
 	}
-	some := false
-	for octets > 0 {
+	some, first, worth := false, int64(0), octets/worthwhile
+	for octets > 0 && total >= worth {
 		var most netip.Prefix
 		for key, sum := range sums {
 			if sum > sums[most] {
 				most = key
 			}
 		}
-		if len(held[most]) == 0 || sums[most] < octets/64 {
+		first = max(first, sums[most])
+		if len(held[most]) == 0 || sums[most] < first/modest {
 			break
 		}
 		top := held[most][0]
 		held[most] = held[most][1:]
 		sums[most] -= top.octets
 		octets -= top.octets
+		total -= top.octets
 		some = true
 		h.shed.Add(1)
 		h.limited.note(time.Now(), top.remote, "connection ended", fmt.Errorf(
 			"%w: memory is short and this peer holds most: here some %d octets, the heap is %d and may be %d (limits.memory)",
 			errLimit, top.octets, heapOctets(), h.cfg.Limits.Memory))
 		go top.qc.CloseWithError(connLimit, "memory is short here") // ends with the connection
-	}
-	if !some {
-		h.log.Warn("memory is short, but not because of what peers hold (limits.memory)",
-			"heap_octets", heapOctets(), "limit_octets", h.cfg.Limits.Memory)
 	}
 	return some
 }

@@ -279,6 +279,11 @@ func (st *Stream) WhenWriteEnds(f func(error)) {
 	context.AfterFunc(st.ctx, func() { f(st.WriteErr()) })
 }
 
+// Lost is closed when the connection under the stream has ended. What has come and
+// was not read is lost then, but held as long as the Stream is, to which it may be
+// a whole window.
+func (st *Stream) Lost() <-chan struct{} { return st.c.qc.Context().Done() }
+
 // SetReadDeadline and SetWriteDeadline work as those of net.Conn; the errors
 // are os.ErrDeadlineExceeded.
 func (st *Stream) SetReadDeadline(t time.Time) error {

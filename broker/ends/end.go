@@ -53,6 +53,9 @@ const (
 	parked    // the look waits for that
 )
 
+// ErrStopped: the wait for room was stopped.
+var ErrStopped = errors.New("the wait for room was stopped")
+
 // New takes fd over. There are no looks before Watch.
 func (s *Set) New(fd int, looker Looker) *End {
 	return &End{set: s.shardOf(fd), looker: looker, fd: fd}
@@ -145,10 +148,10 @@ func (e *End) Hold() bool {
 // Release ends Hold.
 func (e *End) Release() { e.mu.RUnlock() }
 
-// Write writes all of p, and waits for room. took is told of each part that the
-// kernel took, in octets. Errors: os.ErrClosed, or the kernel's errno. One
-// goroutine may write at a time.
-func (e *End) Write(p []byte, took func(n int)) error {
+// Write writes all of p, and waits for room, but not when stop is closed. took is
+// told of each part that the kernel took, in octets. Errors: ErrStopped,
+// os.ErrClosed, or the kernel's errno. One goroutine may write at a time.
+func (e *End) Write(p []byte, took func(n int), stop <-chan struct{}) error {
 	for {
 		n, err := e.send(p)
 		if n > 0 {
@@ -160,7 +163,7 @@ func (e *End) Write(p []byte, took func(n int)) error {
 			return nil
 		case err == nil, errors.Is(err, unix.EINTR):
 		case errors.Is(err, unix.EAGAIN):
-			if err := e.awaitRoom(); err != nil {
+			if err := e.awaitRoom(stop); err != nil {
 				return err
 			}
 		default:
@@ -185,8 +188,8 @@ func (e *End) send(p []byte) (int, error) {
 	return int(n), nil
 }
 
-// awaitRoom waits until there may be room again, or an error.
-func (e *End) awaitRoom() error {
+// awaitRoom waits until there may be room again, an error, or stop.
+func (e *End) awaitRoom(stop <-chan struct{}) error {
 	e.mu.Lock()
 	if e.closed {
 		e.mu.Unlock()
@@ -200,14 +203,22 @@ func (e *End) awaitRoom() error {
 	if err != nil {
 		return err
 	}
-	<-room
+	stopped := false
+	select {
+	case <-room:
+	case <-stop:
+		stopped = true
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.room = nil
 	if e.closed {
 		return os.ErrClosed
 	}
-	return e.set.change(e, events)
+	if err := e.set.change(e, events); err != nil || !stopped {
+		return err
+	}
+	return ErrStopped
 }
 
 // widen makes room for more, once. Without CAP_NET_ADMIN net.core.wmem_max bounds

@@ -243,7 +243,7 @@ func TestReadingIsNoNews(t *testing.T) {
 	before := r.looks.Load()
 	var buf [64]byte
 	for range 100 {
-		if err := r.end.Write([]byte("to the program"), func(int) {}); err != nil {
+		if err := r.end.Write([]byte("to the program"), func(int) {}, nil); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := unix.Read(program, buf[:]); err != nil {
@@ -280,11 +280,33 @@ func TestWriteWaits(t *testing.T) {
 		got <- all
 	}()
 	taken := 0
-	if err := r.end.Write(want, func(n int) { taken += n }); err != nil {
+	if err := r.end.Write(want, func(n int) { taken += n }, nil); err != nil {
 		t.Fatal(err)
 	}
 	if taken != len(want) || !bytes.Equal(<-got, want) {
 		t.Errorf("%d octets taken of %d, or other ones came", taken, len(want))
+	}
+	r.end.Close()
+}
+
+// A Write that waits is stopped, and the next one waits again.
+func TestWriteStopped(t *testing.T) {
+	r, program := newReader(t, newSet(t, 1))
+	unix.SetNonblock(program, false)
+	f := os.NewFile(uintptr(program), "program")
+	defer f.Close()
+	if err := r.end.Watch(); err != nil {
+		t.Fatal(err)
+	}
+	taken := 0
+	stop := make(chan struct{})
+	time.AfterFunc(20*time.Millisecond, func() { close(stop) })
+	if err := r.end.Write(make([]byte, 8<<20), func(n int) { taken += n }, stop); !errors.Is(err, ends.ErrStopped) {
+		t.Fatalf("Write: %v, want ErrStopped", err)
+	}
+	go io.CopyN(io.Discard, f, int64(taken)+8)
+	if err := r.end.Write(make([]byte, 8), func(int) {}, nil); err != nil {
+		t.Errorf("Write after one that was stopped: %v", err)
 	}
 	r.end.Close()
 }
@@ -299,7 +321,7 @@ func TestClose(t *testing.T) {
 			t.Fatal(err)
 		}
 		wrote := make(chan error, 1)
-		go func() { wrote <- r.end.Write(make([]byte, 4<<20), func(int) {}) }()
+		go func() { wrote <- r.end.Write(make([]byte, 4<<20), func(int) {}, nil) }()
 		r.end.Close()
 		r.end.Close()
 		waitFor(t, "the last look", r.over)

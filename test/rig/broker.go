@@ -91,7 +91,11 @@ func (b *Broker) Memory() int {
 }
 
 // Status asks the broker, by poemqctl, how much it has under way.
-func (b *Broker) Status() (s struct{ Sessions, Sockets, Relays, Goroutines int }) {
+func (b *Broker) Status() (s struct {
+	Sessions, Sockets, Relays, Goroutines int
+	HeapBytes                             uint64 `json:"heap_bytes"`
+},
+) {
 	b.rig.Helper()
 	out, err := exec.Command(filepath.Join(BinDir(), "poemqctl"), "--json", "--control", b.control, "status").Output()
 	if err == nil {
