@@ -83,7 +83,7 @@ func (b *Broker) servedHere(ns *netns.NS, to netip.AddrPort) *listenState {
 			if p == nil || local.Addr().IsUnspecified() && !isLocal(ns, to.Addr()) {
 				continue
 			}
-			if l := p.pick(); l != nil && l.isReady() {
+			if l := p.pick(false); l != nil && l.isReady() {
 				return l
 			}
 		}

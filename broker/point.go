@@ -110,6 +110,7 @@ func (b *Broker) joinOnce(l *listenState, ns *netns.NS, local netip.AddrPort) er
 		return unix.EADDRINUSE
 	case p == nil:
 		p = &listenPoint{b: b, key: key}
+		o.Place = p.place
 		if err := p.listen(ns, o, l.sock.sess.kept); err != nil {
 			return err
 		}
@@ -171,21 +172,53 @@ func (b *Broker) leavePoint(l *listenState) {
 	}
 }
 
-// pick shares connections out in turn.
-func (p *listenPoint) pick() *listenState {
+// pick shares connections out in turn. Nil: there is no member, or, where the
+// connection is to be taken atOnce, the one whose turn it is cannot.
+func (p *listenPoint) pick(atOnce bool) *listenState {
 	p.b.points.mu.Lock()
 	defer p.b.points.mu.Unlock()
 	if len(p.members) == 0 {
 		return nil
 	}
+	l := p.members[(p.next+1)%len(p.members)]
+	if atOnce && (!l.isReady() || l.sock.deferAccept() > 0) {
+		return nil
+	}
 	p.next++
-	return p.members[p.next%len(p.members)]
+	return l
+}
+
+// place is arrive where nothing has to be waited for, which keeps the order of the
+// peer's connects.
+func (p *listenPoint) place(in *quic.Incoming) bool {
+	l := p.pick(true)
+	if l == nil {
+		return false
+	}
+	a := &arrival{remote: in.RemoteAddr(), local: in.LocalAddr()}
+	if l.tryEnqueue(a) != nil {
+		return false
+	}
+	l.carry(a, in)
+	return true
+}
+
+// carry begins to carry a, which is in the queue.
+func (l *listenState) carry(a *arrival, in *quic.Incoming) {
+	st, err := in.Accept()
+	if err != nil {
+		a.relay.abort()
+		l.forget(a)
+		return
+	}
+	a.relay.givenUp = func() { l.forget(a) }
+	a.relay.start(st)
 }
 
 // arrive brings a stream to a listening socket's queue.
 func (p *listenPoint) arrive(in *quic.Incoming) {
 	for {
-		l := p.pick()
+		l := p.pick(false)
 		if l == nil {
 			in.Refuse(unix.ECONNREFUSED)
 			return
@@ -198,14 +231,7 @@ func (p *listenPoint) arrive(in *quic.Incoming) {
 		}
 		switch err := l.enqueue(a, in.Done(), nil); err {
 		case nil:
-			st, err := in.Accept()
-			if err != nil {
-				a.relay.abort()
-				l.forget(a)
-				return
-			}
-			a.relay.givenUp = func() { l.forget(a) }
-			a.relay.start(st)
+			l.carry(a, in)
 			return
 		case errGaveUp:
 			return

@@ -59,6 +59,7 @@ type conn struct {
 	sent     uint64          // packets sent by then
 	silent   int             // ticks in a row without a packet
 	asked    int             // that of them in which a keepalive was sent first
+	opening  map[uint16]int  // streams to a port of the peer's that were opened fast and have no answer yet
 	listens  map[uint16]bool // ports of the peer's that somebody listens on; 0: the one of its address
 	linger   *time.Timer     // runs while draining with live == 0
 	hint     hint

@@ -186,7 +186,7 @@ func (l *link) open(ctx context.Context, p Peer, clientPort uint16) (*Stream, er
 	st.awaits.port = p.ServerPort
 	hdr := header{ClientPort: clientPort, ServerPort: p.ServerPort}
 	if c.opensFast(p.ServerPort) {
-		st.awaits.status = true
+		st.opensFast()
 		if _, err := s.Write(hdr.append(nil)); err != nil {
 			st.abort(streamGivenUp)
 			return nil, dialError("open", p, answerError(err))

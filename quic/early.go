@@ -81,7 +81,8 @@ func (c *conn) openEarly(p Peer, clientPort uint16) (*Stream, error) {
 		c.unopen()
 		return nil, err
 	}
-	st.awaits.port, st.awaits.status = p.ServerPort, true
+	st.awaits.port = p.ServerPort
+	st.opensFast()
 	hdr := header{ClientPort: clientPort, ServerPort: p.ServerPort}
 	if _, err := st.send(hdr.append(nil)); err != nil {
 		st.abort(streamGivenUp)

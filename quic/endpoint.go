@@ -29,6 +29,12 @@ type ListenOptions struct {
 	// known that the last was accepted: the server's program is elsewhere, and
 	// that the port is open does not mean that it listens.
 	Ask bool
+	// Place, if not nil, is called before accept, for the streams of a
+	// connection one after the other, in the order in which the peer opened
+	// them: its program may have connected a second time without waiting for
+	// an answer to the first. It must not wait. False: accept is to be called,
+	// as if there were no Place.
+	Place func(*Incoming) bool
 }
 
 // Endpoint is a listening socket: streams for one TCP port, of the connections
@@ -68,6 +74,12 @@ type port struct {
 
 const (
 	headerTimeout = 10 * time.Second
+	// headerWait is how long a stream's header may hold up the streams that were
+	// opened after it: for packets that the network brings in another order.
+	headerWait = 20 * time.Millisecond
+	// headerPause is how long nothing is held up after one that came later: it
+	// was lost, or is not going to come.
+	headerPause = time.Second
 )
 
 // Listen serves the TCP port local in ns (nil: the process's own) and calls
@@ -429,6 +441,7 @@ func (p *port) networkError(e socketError) {
 // acceptStreams is a server connection's goroutine. Streams are accepted, to
 // be refused by status, even when nobody listens.
 func (p *port) acceptStreams(c *conn) {
+	var inOrder time.Time // not before
 	for {
 		s, err := c.qc.AcceptStream(c.qc.Context())
 		if err != nil {
@@ -445,9 +458,34 @@ func (p *port) acceptStreams(c *conn) {
 			continue
 		}
 		in.waits = c.visit
+		if now := time.Now(); !now.Before(inOrder) {
+			switch here, err := headerIsHere(s, now.Add(headerWait)); {
+			case here:
+				p.receiveNow(c, s, in)
+				continue
+			case isTimeout(err):
+				inOrder = time.Now().Add(headerPause)
+			}
+		}
 		p.h.wg.Go(func() {
 			defer in.answeredLater()
-			p.receive(c, s, in)
+			if e := p.receive(c, s, in); e != nil {
+				e.accept(in)
+			}
 		})
 	}
+}
+
+// receiveNow is for a stream whose header is here: it is placed before the next
+// one is looked at.
+func (p *port) receiveNow(c *conn, s *quicgo.Stream, in *Incoming) {
+	e := p.receive(c, s, in)
+	if e == nil || e.o.Place != nil && e.o.Place(in) {
+		in.answeredLater()
+		return
+	}
+	p.h.wg.Go(func() {
+		defer in.answeredLater()
+		e.accept(in)
+	})
 }

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
+	quicgo "github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/quicvarint"
 )
 
@@ -15,6 +17,9 @@ const (
 	typeConnect   = 0    // "connect to a TCP port"
 	maxHeaderBody = 1024 // octets after the length field
 	maxExtensions = 16
+	// maxShortBody is the longest body whose length field is one octet (RFC 9000
+	// section 16).
+	maxShortBody = 63
 )
 
 // header is what a connecting side sends first on each stream.
@@ -78,6 +83,23 @@ func readHeader(r io.Reader) (header, error) {
 		return header{}, shortHeader(err)
 	}
 	return parseHeaderBody(body)
+}
+
+// headerIsHere waits until the whole header can be read from s, until then at the
+// longest. False: it cannot, or that is not known, with why.
+func headerIsHere(s *quicgo.Stream, until time.Time) (bool, error) {
+	if err := s.SetReadDeadline(until); err != nil {
+		return false, err
+	}
+	var b [2 + maxShortBody]byte
+	if _, err := s.Peek(b[:2]); err != nil {
+		return false, err
+	}
+	if b[0] != headerVersion || b[1] > maxShortBody {
+		return false, nil
+	}
+	_, err := s.Peek(b[:2+b[1]])
+	return err == nil, err
 }
 
 // shortHeader turns an end of stream inside the header into errHeader.

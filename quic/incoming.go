@@ -14,8 +14,9 @@ import (
 	quicgo "github.com/quic-go/quic-go"
 )
 
-// receive reads a stream's header and hands it to the endpoint.
-func (p *port) receive(c *conn, s *quicgo.Stream, in *Incoming) {
+// receive reads a stream's header and finds the endpoint it is for. Nil: there is
+// none, and the peer has been told.
+func (p *port) receive(c *conn, s *quicgo.Stream, in *Incoming) *Endpoint {
 	s.SetReadDeadline(time.Now().Add(headerTimeout))
 	h, err := readHeader(s)
 	if err != nil {
@@ -27,25 +28,25 @@ func (p *port) receive(c *conn, s *quicgo.Stream, in *Incoming) {
 		} else {
 			in.st.abort(streamHeader)
 		}
-		return
+		return nil
 	}
 	s.SetReadDeadline(time.Time{})
 	in.st.remote = netip.AddrPortFrom(c.remote.Addr(), h.ClientPort)
 	e := p.endpoint(h.ServerPort, c.local.Addr())
 	if e == nil {
 		in.Refuse(unix.ECONNREFUSED)
-		return
+		return nil
 	}
 	if !e.o.ZeroRTT && !c.proved() {
 		in.st.abort(streamReset)
-		return
+		return nil
 	}
 	in.st.local = netip.AddrPortFrom(c.local.Addr(), e.local.Port())
 	if !p.h.authorize(in) {
 		in.Refuse(unix.ECONNREFUSED)
-		return
+		return nil
 	}
-	e.accept(in)
+	return e
 }
 
 // Incoming is a stream that waits for Accept or Refuse; exactly one of them

@@ -21,7 +21,9 @@ const (
 )
 
 // link finds the pooled connection that has the fewest streams, or begins one,
-// whose handshake then runs by itself. The caller gives back its place with
+// whose handshake then runs by itself. As long as a stream that was opened fast has
+// no answer, those to the same port follow it on its connection: a server's program
+// accepts in the order in which the client's has connected. The caller gives back its place with
 // dialed. fresh tells that the connection was made for this stream.
 //
 // When that connection is busy another one is begun beside it, for the streams
@@ -34,7 +36,10 @@ func (h *Host) link(p Peer) (l *link, fresh bool, err error) {
 		return nil, false, ErrHostClosed
 	}
 	pooled := h.pool[key]
-	l = leastLoaded(pooled)
+	l = openingTo(pooled, p.ServerPort)
+	if l == nil {
+		l = leastLoaded(pooled)
+	}
 	if l == nil {
 		if l, err = h.begin(key, p); err != nil {
 			return nil, true, err
@@ -54,6 +59,23 @@ func (h *Host) Connected(p Peer) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return slices.ContainsFunc(h.pool[p.unmapped().key()], func(l *link) bool { return l.c.Load() != nil })
+}
+
+// openingTo is the connection with a stream to the port that was opened fast and
+// has no answer yet.
+func openingTo(links []*link, port uint16) *link {
+	for _, l := range links {
+		if c := l.c.Load(); c != nil && c.opens(port) {
+			return l
+		}
+	}
+	return nil
+}
+
+func (c *conn) opens(port uint16) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.opening[port] > 0
 }
 
 // leastLoaded chooses among open connections, or those being opened if there

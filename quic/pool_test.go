@@ -3,6 +3,8 @@ package quic
 import (
 	"errors"
 	"io"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -151,5 +153,65 @@ func TestPoolGrowsForBulk(t *testing.T) {
 	h.mu.Unlock()
 	if !busy {
 		t.Error("not busy with that much carried")
+	}
+}
+
+// Streams that are opened fast, one after the other, are placed in that order,
+// whatever connections there are, and though nobody waited for an answer.
+func TestFastOpenKeepsOrder(t *testing.T) {
+	fastHere(t)
+	const streams = 300
+	var mu sync.Mutex
+	var order []uint16
+	late := func(in *Incoming) {
+		t.Errorf("the stream from %v was not placed", in.RemoteAddr())
+		in.Refuse(unix.ECONNREFUSED)
+	}
+	e, err := testHost(t, nil).Listen(nil, addrPort("127.0.0.1:0"), ListenOptions{Place: func(in *Incoming) bool {
+		mu.Lock()
+		order = append(order, in.RemoteAddr().Port())
+		mu.Unlock()
+		go in.Accept() // so that there are answers while others are placed
+		return true
+	}}, late)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	h := testHost(t, func(c *Config) { c.MaxConnections = 4 })
+	pooled := func() (open []*conn) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		for _, l := range h.pool[Peer{Remote: e.Addr()}.key()] {
+			if c := l.c.Load(); c != nil {
+				open = append(open, c)
+			}
+		}
+		return open
+	}
+	open := make([]*Stream, streams)
+	for i := range open {
+		open[i], err = h.Dial(testContext(t), Peer{Remote: e.Addr()}, uint16(1+i), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i == manyStreams+1 {
+			waitFor(t, "a second connection", func() bool { return len(pooled()) > 1 })
+		}
+	}
+	waitFor(t, "all of them", func() bool { mu.Lock(); defer mu.Unlock(); return len(order) == streams })
+	if !slices.IsSorted(order) {
+		t.Errorf("placed in the order %v", order)
+	}
+	for _, st := range open {
+		if err := st.lateStatus(); err != nil {
+			t.Error(err)
+		}
+		st.Reset()
+	}
+	for _, c := range pooled() {
+		if c.opens(0) {
+			t.Error("a connection waits for answers that have come")
+		}
 	}
 }

@@ -36,6 +36,8 @@ type Stream struct {
 		err    error // what came instead
 	}
 
+	unanswered atomic.Bool // it is among c.opening
+
 	wmu  sync.Mutex // keeps CloseWrite out of a running Write (quic-go wants that)
 	over atomic.Uint32
 
@@ -73,10 +75,37 @@ func (st *Stream) watch(s *quicgo.Stream) {
 // half marks a direction as over and tells whether it was not before.
 func (st *Stream) half(dir uint32) bool {
 	old := st.over.Or(dir)
+	if dir == readOver {
+		st.answered()
+	}
 	if old != allOver && old|dir == allOver {
 		st.c.release()
 	}
 	return old&dir == 0
+}
+
+// opensFast notes that the answer of the peer's port is to be read later.
+func (st *Stream) opensFast() {
+	st.awaits.status = true
+	st.unanswered.Store(true)
+	st.c.mu.Lock()
+	defer st.c.mu.Unlock()
+	if st.c.opening == nil {
+		st.c.opening = make(map[uint16]int)
+	}
+	st.c.opening[st.awaits.port]++
+}
+
+// answered notes that it has been read, or will not be.
+func (st *Stream) answered() {
+	if !st.unanswered.CompareAndSwap(true, false) {
+		return
+	}
+	st.c.mu.Lock()
+	defer st.c.mu.Unlock()
+	if st.c.opening[st.awaits.port]--; st.c.opening[st.awaits.port] == 0 {
+		delete(st.c.opening, st.awaits.port)
+	}
 }
 
 // Read reads what the peer wrote. Errors: io.EOF after the peer's FIN;
@@ -124,6 +153,7 @@ func (st *Stream) lateStatus() error {
 		return err
 	}
 	st.awaits.status = false
+	st.answered()
 	if err == nil {
 		return nil
 	} else if errors.Is(err, net.ErrClosed) { // our own doing; what was written still counts

@@ -65,6 +65,25 @@ func TestRuntimes(t *testing.T) {
 	})
 }
 
+// A program that connects once and then again is accepted in that order, as many
+// servers take for granted that tell apart what a client's connections are for.
+func TestAcceptOrder(t *testing.T) {
+	onEveryLink(t, func(t *testing.T, l *link) {
+		port := freePort(t)
+		program := func(action string) []string {
+			return []string{tool("python3"), program("pypeer.py"), action, l.server.v4, strconv.Itoa(port), "200"}
+		}
+		seen := l.capture(t, port)
+		server := l.server.serve(t, port, input{}, program("listen-order")...)
+		l.client.start(t, input{}, program("connect-order")...).succeed(t, time.Minute)
+		server.succeed(t, 20*time.Second)
+		if got := strings.TrimSpace(server.stdout()); got != "in order" {
+			t.Errorf("accepted %s", got)
+		}
+		seen.onlyUDP(t)
+	})
+}
+
 // talk sends 4 MB to an echo server and back.
 func talk(t *testing.T, l *link, addr string, listen, talkTo func(string, int, string) []string) {
 	t.Helper()

@@ -8,6 +8,8 @@ pypeer.py connect-blocking HOST PORT N   send N bytes to an echo and compare
 pypeer.py connect-asyncio HOST PORT N    the same
 pypeer.py refused HOST PORT              tell how connect fails, twice
 pypeer.py flood HOST PORT N              write without blocking until it stalls
+pypeer.py listen-order HOST PORT N       accept N connections and tell their order
+pypeer.py connect-order HOST PORT N      make N connections, each after the other
 """
 
 import asyncio
@@ -133,6 +135,23 @@ def flood(host, port, limit):
             total += sent
         print("accepted", total, digest.hexdigest(), flush=True)
         sys.stdin.readline()
+
+
+def listen_order(host, port, n):
+    """Each connection brings its number."""
+    with socket.create_server((host, port), family=family(host), backlog=n) as listener:
+        conns = [listener.accept()[0] for _ in range(n)]
+        order = [int.from_bytes(conn.recv(4, socket.MSG_WAITALL), "big") for conn in conns]
+        print("in order" if order == list(range(n)) else f"in the order {order}", flush=True)
+
+
+def connect_order(host, port, n):
+    conns = []
+    for i in range(n):
+        conns.append(socket.create_connection((host, port)))
+        conns[-1].sendall(i.to_bytes(4, "big"))
+    for conn in conns:
+        conn.recv(1)  # it is closed when all have been accepted
 
 
 def main():
