@@ -23,6 +23,14 @@
 // socket for each listening port. Sockets are made inside the program's
 // network namespace (package netns) and stay there.
 //
+// # Order
+//
+// A client may open a stream while the one before has no answer (Host.Dial). So that
+// a server's program accepts in the order in which the client's has connected, that
+// stream takes the same connection (pool.go), and the server places a connection's
+// streams one after the other (endpoint.go, ListenOptions.Place). A header that is
+// late, as its packet was lost, holds up the others for 20 ms at most.
+//
 // # Dead peers
 //
 // A closed UDP port is known in one round trip: during the handshake any ICMP
@@ -113,8 +121,8 @@
 // Each Host counts its own and Close waits for them. A connection has two
 // (control stream, watching its end), on the server one that accepts streams,
 // or before that waits for the handshake, and on the client one that waits for
-// it after 0-RTT data, with one more for each stream that is sent again; a stream has none of ours, except while its header is read and
-// while accept runs. quic-go adds three for each socket and two for each
+// it after 0-RTT data, with one more for each stream that is sent again; a stream
+// has none of ours, except while its header is late and while accept runs. quic-go adds three for each socket and two for each
 // connection, and two for a client's side path. While a connection looks for a
 // way it has one more.
 package quic

@@ -469,6 +469,7 @@ func (p *port) acceptStreams(c *conn) {
 		}
 		p.h.wg.Go(func() {
 			defer in.answeredLater()
+			s.SetReadDeadline(time.Now().Add(headerTimeout))
 			if e := p.receive(c, s, in); e != nil {
 				e.accept(in)
 			}

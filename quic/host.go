@@ -110,7 +110,8 @@ type Host struct {
 	watches map[uint64]*watch // by network namespace
 	guard   *time.Timer       // runs while there are connections
 
-	endured  int64     // heap, in octets, that is not peers'; guard's function has it, and the next
+	// checkMemory's own:
+	endured  int64     // heap in octets up to which nothing is done, since it is not the peers'
 	relieved time.Time // when connections were ended last
 
 	census census

@@ -14,10 +14,9 @@ import (
 	quicgo "github.com/quic-go/quic-go"
 )
 
-// receive reads a stream's header and finds the endpoint it is for. Nil: there is
-// none, and the peer has been told.
+// receive reads a stream's header, until the deadline that s has, and finds the
+// endpoint it is for. Nil: there is none, and the peer has been told.
 func (p *port) receive(c *conn, s *quicgo.Stream, in *Incoming) *Endpoint {
-	s.SetReadDeadline(time.Now().Add(headerTimeout))
 	h, err := readHeader(s)
 	if err != nil {
 		p.h.log.Debug("stream header", "peer", c.remote, "err", err)

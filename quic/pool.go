@@ -22,9 +22,9 @@ const (
 
 // link finds the pooled connection that has the fewest streams, or begins one,
 // whose handshake then runs by itself. As long as a stream that was opened fast has
-// no answer, those to the same port follow it on its connection: a server's program
-// accepts in the order in which the client's has connected. The caller gives back its place with
-// dialed. fresh tells that the connection was made for this stream.
+// no answer, those to the same port follow it on its connection, for the sake of
+// their order (ListenOptions.Place). The caller gives back its place with dialed.
+// fresh tells that the connection was made for this stream.
 //
 // When that connection is busy another one is begun beside it, for the streams
 // to come: this one need not wait for a handshake.

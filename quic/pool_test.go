@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	quicgo "github.com/quic-go/quic-go"
 )
 
 // fastHere has connections of this host answered at once as well.
@@ -214,4 +216,54 @@ func TestFastOpenKeepsOrder(t *testing.T) {
 			t.Error("a connection waits for answers that have come")
 		}
 	}
+}
+
+// A header that is late holds up the streams opened after it for a moment only, and
+// comes to its endpoint, too. Afterwards there is order again.
+func TestLateHeader(t *testing.T) {
+	const late, after, again = 1, 2, 3
+	arrived, placed := make(chan uint16, 3), make(chan uint16, 3)
+	give := func(to chan uint16) func(in *Incoming) bool {
+		return func(in *Incoming) bool {
+			to <- in.RemoteAddr().Port()
+			in.Refuse(unix.ECONNREFUSED)
+			return true
+		}
+	}
+	e, err := testHost(t, nil).Listen(nil, addrPort("127.0.0.1:0"), ListenOptions{Place: give(placed)}, func(in *Incoming) { give(arrived)(in) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	qc, err := quicgo.DialAddr(testContext(t), e.Addr().String(), hostileTLS(), &quicgo.Config{MaxIncomingStreams: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer qc.CloseWithError(0, "")
+	open := func() *quicgo.Stream {
+		s, err := qc.OpenStream()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	send := func(s *quicgo.Stream, port uint16, from chan uint16) {
+		t.Helper()
+		if _, err := s.Write(headerFor(port)); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case got := <-from:
+			if got != port {
+				t.Errorf("stream %d came, want %d", got, port)
+			}
+		case <-time.After(headerTimeout / 2):
+			t.Fatalf("stream %d does not come, or not that way", port)
+		}
+	}
+	first := open() // the server hears of it by the next
+	send(open(), after, arrived)
+	send(first, late, arrived)
+	time.Sleep(headerPause + headerWait)
+	send(open(), again, placed)
 }

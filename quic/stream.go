@@ -310,8 +310,8 @@ func (st *Stream) WhenWriteEnds(f func(error)) {
 }
 
 // Lost is closed when the connection under the stream has ended. What has come and
-// was not read is lost then, but held as long as the Stream is, to which it may be
-// a whole window.
+// was not read is lost then, but held as long as any Stream of that connection is:
+// Config.ConnWindow at most.
 func (st *Stream) Lost() <-chan struct{} { return st.c.qc.Context().Done() }
 
 // SetReadDeadline and SetWriteDeadline work as those of net.Conn; the errors

@@ -70,12 +70,12 @@ func TestRuntimes(t *testing.T) {
 func TestAcceptOrder(t *testing.T) {
 	onEveryLink(t, func(t *testing.T, l *link) {
 		port := freePort(t)
-		program := func(action string) []string {
+		peer := func(action string) []string {
 			return []string{tool("python3"), program("pypeer.py"), action, l.server.v4, strconv.Itoa(port), "200"}
 		}
 		seen := l.capture(t, port)
-		server := l.server.serve(t, port, input{}, program("listen-order")...)
-		l.client.start(t, input{}, program("connect-order")...).succeed(t, time.Minute)
+		server := l.server.serve(t, port, input{}, peer("listen-order")...)
+		l.client.start(t, input{}, peer("connect-order")...).succeed(t, time.Minute)
 		server.succeed(t, 20*time.Second)
 		if got := strings.TrimSpace(server.stdout()); got != "in order" {
 			t.Errorf("accepted %s", got)

@@ -90,12 +90,14 @@ func (b *Broker) Memory() int {
 	return 0
 }
 
-// Status asks the broker, by poemqctl, how much it has under way.
-func (b *Broker) Status() (s struct {
+// Status is how much a broker has under way.
+type Status struct {
 	Sessions, Sockets, Relays, Goroutines int
 	HeapBytes                             uint64 `json:"heap_bytes"`
-},
-) {
+}
+
+// Status asks the broker, by poemqctl.
+func (b *Broker) Status() (s Status) {
 	b.rig.Helper()
 	out, err := exec.Command(filepath.Join(BinDir(), "poemqctl"), "--json", "--control", b.control, "status").Output()
 	if err == nil {
